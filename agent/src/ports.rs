@@ -1,0 +1,82 @@
+//! The seams of the agent: what the session (network) and the manager (deployments) say to each other. Both sides of
+//! every channel are bounded; the network never paces a step, because events and logs are on disk before they are here.
+
+use std::{fmt, path::PathBuf};
+
+use consign_common::{
+    deployment::{Attempt, Event},
+    digest::Sha256,
+    name::{App, Id},
+    time::UnixMs,
+    trust::OrderingNumber,
+};
+
+/// From the session to the manager.
+#[derive(Debug)]
+pub enum Inbound {
+    /// An order as it came, from the coordinator that TLS authenticated as `connected`.
+    Order { document: Vec<u8>, statements: Vec<Vec<u8>>, connected: String },
+    /// Events of the deployment up to here are durable at the coordinator.
+    EventAck { deployment: Id, sequence: u64 },
+    /// A session began: send again every event that has not been acknowledged.
+    Connected,
+}
+
+/// From the manager to the session. Lost when no session is open: the journal is what is sent again.
+#[derive(Debug)]
+pub enum Outbound {
+    Event { deployment: Id, sequence: u64, at: UnixMs, body: Event },
+    Refused { order: Id, code: String, message: String },
+}
+
+/// What `Hello` says of an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppReport {
+    pub app: Option<App>,
+    pub good: Option<Sha256>,
+    pub good_version: String,
+    pub before: Option<Sha256>,
+    pub current: Option<Sha256>,
+    pub highest: OrderingNumber,
+    pub term: u64,
+}
+
+/// An attempt's log file, as far as the coordinator does not have it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingLog {
+    pub deployment: Id,
+    pub attempt: Attempt,
+    pub path: PathBuf,
+    /// Durable at the coordinator up to here.
+    pub acknowledged: u64,
+    /// Length once the attempt is finished; `None` while it may grow.
+    pub length: Option<u64>,
+}
+
+/// Brings documents and packs from the coordinator, on a connection of its own.
+pub trait Fetch: Send + Sync + fmt::Debug {
+    /// The manifest's bytes; the caller checks the digest.
+    fn manifest(&self, digest: Sha256) -> impl Future<Output = Result<Vec<u8>, FetchError>> + Send;
+
+    /// Appends the pack's bytes from the file's present length on, so that a broken transfer goes on where it ended.
+    /// Calls `progress(have, total)`.
+    fn pack(
+        &self,
+        from: Option<Sha256>,
+        to: Sha256,
+        into: PathBuf,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> impl Future<Output = Result<(), FetchError>> + Send;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("the coordinator is not reachable: {0}")]
+    Unreachable(String),
+    #[error("the coordinator does not have it: {0}")]
+    NotFound(String),
+    #[error("the transfer is longer than the {0} bytes that it may be")]
+    TooLong(u64),
+    #[error("failed to write to {path}")]
+    Io { path: PathBuf, source: std::io::Error },
+}

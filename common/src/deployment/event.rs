@@ -1,0 +1,68 @@
+//! The journal's events: what the agent writes before and after each act, and what the coordinator folds into its view.
+//! JSON, tagged by `event`; docs/formats.md, "journal events".
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Attempt, DeploymentOutcome, StepOutcome};
+use crate::{
+    digest::Sha256,
+    name::{App, Id, StepName, Version},
+    plan::Phase,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// The order was verified and is the agent's now. Always the first; lists all steps, so that a viewer can draw the
+    /// whole plan before anything runs.
+    Accepted {
+        order: Id,
+        app: App,
+        version: Version,
+        digest: Sha256,
+        previous: Option<Version>,
+        steps: Vec<StepSummary>,
+    },
+    /// Files are being brought in; `fetched` of `total` bytes of the pack. Not journalled: only the newest matters.
+    Staging { fetched: u64, total: u64 },
+    /// The release is whole and checked on disk.
+    Staged { release: String, reused_bytes: u64, fetched_bytes: u64 },
+    /// The condition was false: its expression, and the values of all that it names.
+    Skipped { phase: Phase, step: u32, expression: String, inputs: BTreeMap<String, String> },
+    /// Durable before the attempt's first act. From here on it has run, or its outcome is unknown.
+    Started { attempt: Attempt, boot_id: String },
+    /// The attempt's process exists; durable before it executes anything.
+    Spawned { attempt: Attempt, pid: u32, start_ticks: u64, cgroup: Option<String> },
+    Finished {
+        attempt: Attempt,
+        result: StepOutcome,
+        /// Length of the attempt's log file.
+        log_length: u64,
+        duration_ms: u64,
+        /// Processes that stayed behind with `leaves`.
+        leftovers: Vec<Leftover>,
+    },
+    /// The way back begins: the artifact being restored, and all steps of its plan.
+    Returning { because: String, digest: Sha256, version: Version, steps: Vec<StepSummary> },
+    /// A cancel order arrived.
+    Cancelling { order: Id, because: String },
+    /// The last event of every deployment.
+    Ended { result: DeploymentOutcome },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepSummary {
+    pub name: StepName,
+    /// The kind's key in `consign.toml`.
+    pub kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leftover {
+    pub pid: u32,
+    pub command: String,
+}

@@ -1,0 +1,9 @@
+//! What happens to one artifact on one server, as both sides tell it.
+
+mod attempt;
+mod event;
+mod outcome;
+
+pub use attempt::{Attempt, InvalidAttempt};
+pub use event::{Event, Leftover, StepSummary};
+pub use outcome::{DeploymentOutcome, Failure, StepOutcome};

@@ -1,0 +1,140 @@
+//! How a step or a deployment ended. Every end has a reason.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StepOutcome {
+    Succeeded,
+    /// The condition was false; with the values of all that it names.
+    Skipped {
+        expression: String,
+        inputs: BTreeMap<String, String>,
+    },
+    Failed {
+        failure: Failure,
+    },
+    /// It was started, and nobody can say how it ended.
+    Unknown {
+        because: String,
+    },
+    Cancelled,
+}
+
+/// Why a step failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Failure {
+    Exit {
+        code: i32,
+    },
+    Signal {
+        signal: i32,
+        core_dumped: bool,
+    },
+    /// It ran longer than this many milliseconds.
+    Timeout {
+        after_ms: u64,
+    },
+    /// It could not be executed: missing, not executable, no such user.
+    Exec {
+        message: String,
+    },
+    OutOfMemory,
+    /// The condition could not be evaluated.
+    Condition {
+        message: String,
+    },
+    /// A check (`http`, `tcp`, `systemd`, `activate`) did not come true; its last word.
+    Check {
+        message: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DeploymentOutcome {
+    /// The artifact is good now. `tolerated`: steps that failed under `if_fails = "continue"`.
+    Succeeded {
+        tolerated: Vec<String>,
+    },
+    /// It was what runs already.
+    NoOp,
+    /// It failed and nothing of it is active: the release that ran before was not touched.
+    Failed {
+        because: String,
+    },
+    /// It failed after `activate` and the server is back on its previous good artifact.
+    Returned {
+        because: String,
+    },
+    /// It failed, and could not go back, or was told to stop where it is: a person must look.
+    Stopped {
+        because: String,
+    },
+    Unknown {
+        step: String,
+        because: String,
+    },
+    Cancelled {
+        because: String,
+    },
+    /// The agent refused the order, by this name.
+    Refused {
+        code: String,
+        message: String,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit { code } => write!(f, "exit code {code}"),
+            Self::Signal { signal, core_dumped: false } => write!(f, "killed by signal {signal}"),
+            Self::Signal { signal, core_dumped: true } => write!(f, "killed by signal {signal}, core dumped"),
+            Self::Timeout { after_ms } => write!(f, "timed out after {:.1} s", *after_ms as f64 / 1000.0),
+            Self::Exec { message } => write!(f, "could not be executed: {message}"),
+            Self::OutOfMemory => f.write_str("killed: out of memory"),
+            Self::Condition { message } => write!(f, "condition could not be evaluated: {message}"),
+            Self::Check { message } => f.write_str(message),
+        }
+    }
+}
+
+impl fmt::Display for StepOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Skipped { expression, inputs } => {
+                write!(f, "skipped: {expression} is false")?;
+                let mut separator = " with ";
+                for (name, value) in inputs {
+                    write!(f, "{separator}{name} = {value}")?;
+                    separator = ", ";
+                }
+                Ok(())
+            }
+            Self::Failed { failure } => write!(f, "failed: {failure}"),
+            Self::Unknown { because } => write!(f, "unknown: {because}"),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl DeploymentOutcome {
+    /// The state's name for people and for `--output json`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Succeeded { .. } => "succeeded",
+            Self::NoOp => "no-op",
+            Self::Failed { .. } => "failed",
+            Self::Returned { .. } => "returned",
+            Self::Stopped { .. } => "stopped",
+            Self::Unknown { .. } => "unknown",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What coordinator and agent must agree on. Pure: no tokio, no clock, no randomness, no environment; they come in
+//! as parameters.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`name`], [`digest`], [`time`] | the small types that every document is made of |
+//! | [`limits`] | every maximum, with what it stops |
+//! | [`json`] | strict JSON: one way to read our own documents |
+//! | [`artifact`] | manifest, archives, packs: bytes to artifact and back |
+//! | [`plan`] | `consign.toml`: model, checks, conditions |
+//! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
+//! | [`deployment`] | orders' effects: events, outcomes, log records |
+//! | [`tls`] | who may talk: certificates, pins, rustls configurations |
+//! | [`wire`] | generated types to domain types, in one place |
+
+pub mod artifact;
+pub mod deployment;
+pub mod digest;
+pub mod durable;
+pub mod json;
+pub mod limits;
+pub mod name;
+pub mod plan;
+pub mod time;
+pub mod tls;
+pub mod trust;
+pub mod wire;

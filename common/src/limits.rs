@@ -1,0 +1,64 @@
+//! Every maximum, with what it stops. A document or archive beyond one is refused before memory or disk is given to it.
+
+/// What an artifact may be. One documented struct, so that a test can lower a limit and see the refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactLimits {
+    /// Entries of a manifest: inode exhaustion, and memory for the list.
+    pub entries: usize,
+    /// Components of a path: recursion.
+    pub depth: usize,
+    /// Bytes of a whole path; a component may have 255.
+    pub path_bytes: usize,
+    /// Bytes of one file: a bomb in one entry.
+    pub file_bytes: u64,
+    /// Bytes of all files: a bomb in many.
+    pub total_bytes: u64,
+    /// Bytes of the manifest's JSON; it is held in memory.
+    pub manifest_bytes: usize,
+}
+
+impl Default for ArtifactLimits {
+    fn default() -> Self {
+        Self {
+            entries: 200_000,
+            depth: 64,
+            path_bytes: 4096,
+            file_bytes: 8 << 30,
+            total_bytes: 16 << 30,
+            manifest_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Bytes of `consign.toml`.
+pub const PLAN_BYTES: usize = 256 << 10;
+/// Steps of a plan.
+pub const STEPS: usize = 200;
+/// Bytes of a condition's text; its evaluation is bounded by this and by the manifest's size.
+pub const CONDITION_BYTES: usize = 4096;
+/// Bytes of a statement's envelope.
+pub const ENVELOPE_BYTES: usize = 256 << 10;
+/// Bytes of a trust root's envelope.
+pub const TRUST_ROOT_BYTES: usize = 1 << 20;
+/// Signatures in an envelope: each costs a verification.
+pub const SIGNATURES: usize = 32;
+/// Statements with an order.
+pub const STATEMENTS: usize = 32;
+/// Nesting of JSON: the parser's stack.
+pub const JSON_DEPTH: usize = 16;
+/// Bytes of an order's document.
+pub const ORDER_BYTES: usize = 64 << 10;
+/// Bytes of one journal event.
+pub const EVENT_BYTES: usize = 256 << 10;
+/// Bytes of data in one log record; longer output is cut into several.
+pub const LOG_RECORD_BYTES: usize = 32 << 10;
+/// Bytes of one message on the wire.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+/// Bytes of data in one chunk of a transfer.
+pub const CHUNK_BYTES: usize = 256 << 10;
+/// How far an ordering statement may lie ahead of the agent's clock (design section 3).
+pub const FUTURE_MS: u64 = 10 * 60 * 1000;
+/// How far agent's and coordinator's clocks may lie apart before no deploy order is sent.
+pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+/// Secrets shorter than this would mask half of every log.
+pub const SECRET_BYTES_MIN: usize = 6;

@@ -1,0 +1,1 @@
+//! Who may talk: certificates, pins, rustls configurations.

@@ -1,0 +1,116 @@
+//! Why something may not run. Every rule has a name of its own, which users see and tests assert.
+
+use crate::{
+    digest::Sha256,
+    name::{App, Environment, Id, ServerName},
+    time::UnixMs,
+    trust::OrderingNumber,
+};
+
+/// A refusal. [`Refusal::code`] is its name on the wire, in the journal and in `--output json`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{what} cannot be read: {why}")]
+    Malformed { what: &'static str, why: String },
+    #[error("{what} has no signature")]
+    SignatureMissing { what: &'static str },
+    #[error("{what} is not signed by enough of the keys that may: {valid} of {threshold} valid signatures")]
+    SignatureInvalid { what: &'static str, valid: u32, threshold: u32 },
+    #[error("no `published` statement for {manifest} came with the order")]
+    StatementMissing { manifest: Sha256 },
+    #[error("the statement is about another artifact than {manifest}")]
+    WrongSubject { manifest: Sha256 },
+    #[error("the manifest's bytes do not have the digest {expected}")]
+    ManifestDigest { expected: Sha256 },
+    #[error("the trust root does not name {app}; add it with `consign trust update --add-app {app}`")]
+    AppUnknown { app: App },
+    #[error("the trust root does not name the environment {environment}")]
+    EnvironmentUnknown { environment: Environment },
+    #[error("the gate of {environment} requires {predicate}, which this version of consign cannot check yet")]
+    GateUnsupported { environment: Environment, predicate: String },
+    #[error("this server belongs to {own}, the order is for {ordered}")]
+    WrongEnvironment { own: Environment, ordered: Environment },
+    #[error("this server is {own}, the order is for {ordered}")]
+    WrongServer { own: ServerName, ordered: ServerName },
+    #[error("{coordinator} is not a coordinator that the trust root names, or not the one that is connected")]
+    CoordinatorUnknown { coordinator: String },
+    #[error("the order's term {ordered} is older than {known}")]
+    OldTerm { ordered: u64, known: u64 },
+    #[error("another order with the id {order} was received before")]
+    Equivocation { order: Id },
+    #[error(
+        "{ordered:?} is older than {known:?}, which this server has deployed or seen; publish again to go back"
+    )]
+    Older { ordered: OrderingNumber, known: OrderingNumber },
+    #[error("this ordering statement has succeeded here already; publish again to deploy once more")]
+    UsedUp { number: OrderingNumber },
+    #[error("signed at {number:?}, more than ten minutes ahead of this server's clock ({now})")]
+    FarFuture { number: OrderingNumber, now: UnixMs },
+    #[error("signed in epoch {given}, the trust root's epoch of the app is {current}")]
+    WrongEpoch { given: u64, current: u64 },
+    #[error("published at {number:?}, below the trust root's floor {floor:?}")]
+    BelowFloor { number: OrderingNumber, floor: OrderingNumber },
+    #[error("{manifest} is revoked by the trust root")]
+    Revoked { manifest: Sha256 },
+    #[error("the trust root expired at {expired}; sign a new one with `consign trust update`")]
+    TrustRootExpired { expired: UnixMs },
+    #[error("trust root: {why}")]
+    TrustRootInvalid { why: String },
+    #[error("{app} is not allowed on this server; root allows it in agent.toml")]
+    AppNotAllowed { app: App },
+    #[error("step {step}: {app} may not run as user {user} on this server; root allows it in agent.toml")]
+    UserNotAllowed { app: App, step: String, user: String },
+    #[error("step {step}: {app} may not act on unit {unit} on this server; root allows it in agent.toml")]
+    UnitNotAllowed { app: App, step: String, unit: String },
+    #[error("step {step}: the agent runs without root, so it cannot {what}")]
+    NeedsRoot { step: String, what: &'static str },
+    #[error("the artifact is for {platform}, this server is {own}")]
+    WrongPlatform { platform: String, own: String },
+    #[error("plan: {why}")]
+    PlanInvalid { why: String },
+    #[error("the plan uses {feature}, which this version of consign does not execute yet")]
+    Unsupported { feature: String },
+    #[error("there is no {pointer} artifact of {app} on this server to go back to")]
+    NothingToReturnTo { app: App, pointer: &'static str },
+    #[error("the order says to return to {ordered}, this server's artifact before is {own}")]
+    WrongReturn { ordered: Sha256, own: Sha256 },
+}
+
+impl Refusal {
+    /// The rule's name.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "malformed",
+            Self::SignatureMissing { .. } => "signature-missing",
+            Self::SignatureInvalid { .. } => "signature-invalid",
+            Self::StatementMissing { .. } => "statement-missing",
+            Self::WrongSubject { .. } => "wrong-subject",
+            Self::ManifestDigest { .. } => "manifest-digest",
+            Self::AppUnknown { .. } => "app-unknown",
+            Self::EnvironmentUnknown { .. } => "environment-unknown",
+            Self::GateUnsupported { .. } => "gate-unsupported",
+            Self::WrongEnvironment { .. } => "wrong-environment",
+            Self::WrongServer { .. } => "wrong-server",
+            Self::CoordinatorUnknown { .. } => "coordinator-unknown",
+            Self::OldTerm { .. } => "old-term",
+            Self::Equivocation { .. } => "equivocation",
+            Self::Older { .. } => "older",
+            Self::UsedUp { .. } => "used-up",
+            Self::FarFuture { .. } => "far-future",
+            Self::WrongEpoch { .. } => "wrong-epoch",
+            Self::BelowFloor { .. } => "below-floor",
+            Self::Revoked { .. } => "revoked",
+            Self::TrustRootExpired { .. } => "trust-root-expired",
+            Self::TrustRootInvalid { .. } => "trust-root-invalid",
+            Self::AppNotAllowed { .. } => "app-not-allowed",
+            Self::UserNotAllowed { .. } => "user-not-allowed",
+            Self::UnitNotAllowed { .. } => "unit-not-allowed",
+            Self::NeedsRoot { .. } => "needs-root",
+            Self::WrongPlatform { .. } => "wrong-platform",
+            Self::PlanInvalid { .. } => "plan-invalid",
+            Self::Unsupported { .. } => "unsupported",
+            Self::NothingToReturnTo { .. } => "nothing-to-return-to",
+            Self::WrongReturn { .. } => "wrong-return",
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Generated types to domain types and back: the one place that sees both.
