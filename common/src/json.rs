@@ -1,1 +1,1 @@
-//!
+//! Strict JSON: one way to read our own documents.
