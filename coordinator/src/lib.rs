@@ -1,1 +1,3 @@
+//! The coordinator and the operator's command line.
 
+pub mod bundle;

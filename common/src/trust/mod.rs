@@ -7,6 +7,7 @@ mod order;
 mod refusal;
 mod root;
 mod statement;
+mod token;
 mod word;
 
 pub use order::{Order, OrderKind};
@@ -16,4 +17,5 @@ pub use statement::{
     Approval, Config, Decision, DecisionAction, Enrolled, OrderingNumber, Predicate, Published, Statement,
     Subject,
 };
+pub use token::{InvalidToken, JoinRole, JoinToken, TrustRootPin, is_address};
 pub use word::{Allowance, Privilege, ServersWord};
