@@ -53,6 +53,28 @@ pub struct PendingLog {
     pub length: Option<u64>,
 }
 
+/// What the session and the log shipper ask of the journal. All answers come from disk: what is acknowledged here is
+/// never sent again.
+pub trait Ledger: Send + Sync + fmt::Debug {
+    /// What `Hello` says of every app.
+    fn apps(&self) -> impl Future<Output = Vec<AppReport>> + Send;
+
+    /// Deployments that have begun and not ended.
+    fn open_deployments(&self) -> impl Future<Output = Vec<Id>> + Send;
+
+    /// Every attempt's log that the coordinator does not have to its end, oldest first.
+    fn pending_logs(&self) -> impl Future<Output = Vec<PendingLog>> + Send;
+
+    /// The coordinator has everything before `offset`. Acknowledgements may come twice and out of order: the highest
+    /// stands.
+    fn log_acknowledged(
+        &self,
+        deployment: &Id,
+        attempt: Attempt,
+        offset: u64,
+    ) -> impl Future<Output = ()> + Send;
+}
+
 /// Brings documents and packs from the coordinator, on a connection of its own.
 pub trait Fetch: Send + Sync + fmt::Debug {
     /// The manifest's bytes; the caller checks the digest.
