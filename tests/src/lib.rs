@@ -1,1 +1,6 @@
+//! What the end-to-end suites stand on: real hosts, a coordinator and agents as processes, waiting on conditions.
 
+#![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
+
+pub mod hosts;
+pub mod wait;

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Installs or upgrades the consign agent on this server: install-agent.sh [BINARY]
+#
+#   BINARY   the consign-agent to install (default: the one beside this script)
+#
+# Run it as root. Run it again to upgrade: steps that are running go on under the new agent.
+set -eu
+
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+binary=${1:-$here/consign-agent}
+fail() { echo "install-agent.sh: $*" >&2; exit 1; }
+
+case ${1:-} in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+[ "$(id -u)" -eq 0 ] || fail "run it as root"
+[ -f "$binary" ] || fail "no binary at $binary; give its path: install-agent.sh PATH/consign-agent"
+[ -d /run/systemd/system ] || fail "systemd does not run here; start 'consign-agent run' by your own means"
+"$binary" --version >/dev/null || fail "$binary does not run on this system"
+
+# Under another name first, then renamed: a running agent keeps its file, and a broken copy never gets the name.
+put() {
+    install -m "$1" "$2" "$3.new"
+    mv -f "$3.new" "$3"
+}
+
+changed=no
+cmp -s "$binary" /usr/local/bin/consign-agent || changed=yes
+for unit in consign-agent.service consign.slice; do
+    cmp -s "$here/systemd/$unit" "/etc/systemd/system/$unit" || changed=yes
+done
+
+install -d -m 0755 /usr/local/bin /srv /etc/consign
+put 0755 "$binary" /usr/local/bin/consign-agent
+put 0644 "$here/systemd/consign-agent.service" /etc/systemd/system/consign-agent.service
+put 0644 "$here/systemd/consign.slice" /etc/systemd/system/consign.slice
+systemctl daemon-reload
+systemctl --quiet enable consign-agent.service
+
+if [ ! -e /etc/consign/agent.toml ]; then
+    echo "$(/usr/local/bin/consign-agent --version) is installed. Next:"
+    echo "  1. where you have the operator's profile:  consign server token --name NAME --env ENVIRONMENT"
+    echo "  2. here:  consign-agent enroll TOKEN --allow-app APP --allow-user USER --allow-unit UNIT"
+    echo "  3. here:  systemctl start consign-agent"
+elif [ "$changed" = yes ]; then
+    systemctl restart consign-agent.service
+    echo "$(/usr/local/bin/consign-agent --version) is installed and running."
+else
+    systemctl start consign-agent.service
+    echo "$(/usr/local/bin/consign-agent --version) was installed already; nothing changed."
+fi

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs what the tests need beyond Rust, by Debian package name. Says what it does; does nothing where all is there.
+#   mmdebstrap         builds the Debian tree that the test hosts boot from
+#   systemd-container  systemd-nspawn, which boots them
+#   iproute2           the bridge between them
+#   python3, python3-pip, npm, git, tar: archives and packages as their users make them
+#   faketime           a server whose clock is two hours off
+set -eu
+missing=
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+need mmdebstrap mmdebstrap
+need systemd-nspawn systemd-container
+need ip iproute2
+need python3 python3
+need pip3 python3-pip
+need npm npm
+need git git
+need tar tar
+need nsenter util-linux
+need curl curl
+need faketime faketime
+[ -n "$missing" ] || exit 0
+echo "installing Debian packages for the tests:$missing"
+if [ "$(id -u)" -ne 0 ]; then
+    echo "packages.sh: not root; install them with: sudo apt-get install$missing" >&2
+    exit 1
+fi
+apt-get update -q
+# Word splitting is meant: one argument per package.
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
