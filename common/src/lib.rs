@@ -10,6 +10,7 @@
 //! | [`plan`] | `consign.toml`: model, checks, conditions |
 //! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
+//! | [`terminal`] | foreign bytes, made safe to show |
 //! | [`tls`] | who may talk: certificates, pins, rustls configurations |
 //! | [`wire`] | generated types to domain types, in one place |
 
@@ -21,6 +22,7 @@ pub mod json;
 pub mod limits;
 pub mod name;
 pub mod plan;
+pub mod terminal;
 pub mod time;
 pub mod tls;
 pub mod trust;

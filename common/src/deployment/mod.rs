@@ -2,6 +2,7 @@
 
 mod attempt;
 mod event;
+pub mod log;
 mod outcome;
 
 pub use attempt::{Attempt, InvalidAttempt};
