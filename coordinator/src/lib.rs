@@ -1,3 +1,13 @@
-//! The coordinator and the operator's command line.
+//! The coordinator: which artifact goes to which servers, in which order; and the operator's command line.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`bundle`] | what `consign init` hands to the coordinator |
+//! | [`store`] | the state directory and its database |
+//! | [`fleet`] | servers: who they are, what they said, how they are chosen |
+//! | [`grpc`] | listeners, callers, roles, services |
 
 pub mod bundle;
+pub mod fleet;
+pub mod grpc;
+pub mod store;
