@@ -5,9 +5,11 @@
 //! | [`bundle`] | what `consign init` hands to the coordinator |
 //! | [`store`] | the state directory and its database |
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
+//! | [`rollout`] | the pure engine: waves, stops, verdicts |
 //! | [`grpc`] | listeners, callers, roles, services |
 
 pub mod bundle;
 pub mod fleet;
 pub mod grpc;
+pub mod rollout;
 pub mod store;
