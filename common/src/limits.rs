@@ -40,6 +40,10 @@ pub const CONDITION_BYTES: usize = 4096;
 pub const ENVELOPE_BYTES: usize = 256 << 10;
 /// Bytes of a trust root's envelope.
 pub const TRUST_ROOT_BYTES: usize = 1 << 20;
+/// Bytes of a key file.
+pub const KEY_FILE_BYTES: usize = 4096;
+/// Keys of a role: with [`SIGNATURES`] it bounds the verifications that one envelope can cost.
+pub const ROLE_KEYS: usize = 64;
 /// Signatures in an envelope: each costs a verification.
 pub const SIGNATURES: usize = 32;
 /// Statements with an order.

@@ -3,6 +3,8 @@
 //! TLS says who may talk; it never stands in for what is decided here.
 
 pub mod authorize;
+mod envelope;
+mod key;
 mod order;
 mod refusal;
 mod root;
@@ -10,12 +12,14 @@ mod statement;
 mod token;
 mod word;
 
+pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, pae};
+pub use key::{InvalidKey, KEY_FILE_FORMAT, KeyFile, KeyFileError, PublicKey, SigningKey};
 pub use order::{Order, OrderKind};
 pub use refusal::Refusal;
 pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, TrustRoot};
 pub use statement::{
-    Approval, Config, Decision, DecisionAction, Enrolled, OrderingNumber, Predicate, Published, Statement,
-    Subject,
+    APPROVAL, Approval, CONFIG, Config, DECISION, Decision, DecisionAction, ENROLLED, Enrolled,
+    OrderingNumber, PUBLISHED, Predicate, Published, Statement, Subject,
 };
 pub use token::{InvalidToken, JoinRole, JoinToken, TrustRootPin, is_address};
 pub use word::{Allowance, Privilege, ServersWord};

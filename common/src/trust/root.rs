@@ -1,12 +1,14 @@
 //! The trust root: the signed, versioned document that says whose key may do what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::OrderingNumber;
+use super::{Envelope, OrderingNumber, PublicKey, Refusal, TRUST_ROOT_TYPE};
 use crate::{
     digest::Sha256,
+    json,
+    limits::{CONDITION_BYTES, ROLE_KEYS, TRUST_ROOT_BYTES},
     name::{App, Environment, Owner},
     time::UnixMs,
 };
@@ -97,3 +99,188 @@ pub struct CoordinatorPin {
     /// SHA-256 of the SPKI (DER) of the CA that its certificate and its agents' are issued by.
     pub ca_sha256: Sha256,
 }
+
+impl TrustRoot {
+    /// The bytes to sign.
+    pub fn to_payload(&self) -> Vec<u8> {
+        json::to_vec(self)
+    }
+
+    /// What a host pins: the SHA-256 of the payload, so that adding a signature does not change it.
+    pub fn pin(envelope: &[u8]) -> Result<Sha256, Refusal> {
+        Ok(Sha256::of(typed(envelope)?.payload()))
+    }
+
+    /// The first trust root of a host: the one that its operator pinned, whoever brought it. It must also be signed by
+    /// its own root role.
+    pub fn open_pinned(envelope: &[u8], pin: Sha256) -> Result<Self, Refusal> {
+        let envelope = typed(envelope)?;
+        if Sha256::of(envelope.payload()) != pin {
+            return Err(invalid(format!("it is not the one with the pin {pin}")));
+        }
+        let root = Self::parse(envelope.payload())?;
+        envelope.verified_by("trust root", &root.root, &root.keys)?;
+        Ok(root)
+    }
+
+    /// The version after this one, signed by the thresholds of both. Neither one's expiry matters here: a chain is
+    /// followed to its end, and only the last one's counts.
+    pub fn open_next(&self, envelope: &[u8]) -> Result<Self, Refusal> {
+        let envelope = typed(envelope)?;
+        let next = Self::parse(envelope.verified_by("trust root", &self.root, &self.keys)?)?;
+        envelope.verified_by("trust root", &next.root, &next.keys)?;
+        if self.version.checked_add(1) != Some(next.version) {
+            return Err(invalid(format!("version {} does not follow {}", next.version, self.version)));
+        }
+        Ok(next)
+    }
+
+    fn parse(payload: &[u8]) -> Result<Self, Refusal> {
+        let root: Self =
+            json::from_slice(payload, TRUST_ROOT_BYTES).map_err(|error| unreadable(&error.to_string()))?;
+        root.check()?;
+        Ok(root)
+    }
+
+    /// Every rule that does not depend on time or on another document.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if self.version == 0 {
+            return Err(invalid("versions begin with 1".to_owned()));
+        }
+        if self.expires <= self.issued {
+            return Err(invalid("it expires before it is issued".to_owned()));
+        }
+        self.keys.iter().try_for_each(|(id, key)| key.check(id))?;
+        self.check_role("root", &self.root)?;
+        for (name, role) in &self.roles {
+            self.check_role(name.as_str(), role)?;
+        }
+        for (app, trust) in &self.apps {
+            self.check_role(&format!("publishers of {app}"), &trust.publishers)?;
+            if trust.floor.epoch > trust.epoch {
+                return Err(invalid(format!(
+                    "the floor of {app} lies in a later epoch than {}",
+                    trust.epoch
+                )));
+            }
+        }
+        for (environment, gate) in &self.environments {
+            self.check_gate(gate).map_err(|why| invalid(format!("gate of {environment}: {why}")))?;
+        }
+        self.check_coordinators()?;
+        match first_double(&self.revoked) {
+            Some(digest) => Err(invalid(format!("{digest} is revoked twice"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_role(&self, name: &str, role: &RoleKeys) -> Result<(), Refusal> {
+        if let Some(id) = first_double(&role.keys) {
+            return Err(invalid(format!("{name}: the key {id} is listed twice")));
+        }
+        if role.keys.len() > ROLE_KEYS {
+            return Err(invalid(format!("{name}: more than {ROLE_KEYS} keys")));
+        }
+        if let Some(id) = role.keys.iter().find(|id| !self.keys.contains_key(id)) {
+            return Err(invalid(format!("{name}: there is no key {id}")));
+        }
+        self.check_threshold(name, role.threshold, role)
+    }
+
+    /// A threshold that nobody need meet is no gate; one that nobody can meet locks everybody out.
+    fn check_threshold(&self, name: &str, threshold: u32, role: &RoleKeys) -> Result<(), Refusal> {
+        let owners: BTreeSet<_> =
+            role.keys.iter().filter_map(|id| self.keys.get(id)).map(|key| &key.owner).collect();
+        if threshold == 0 {
+            return Err(invalid(format!("{name}: a threshold is at least 1")));
+        }
+        if u32::try_from(owners.len()).is_ok_and(|owners| threshold > owners) {
+            return Err(invalid(format!(
+                "{name}: a threshold of {threshold}, with {} distinct owners",
+                owners.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_gate(&self, gate: &Gate) -> Result<(), String> {
+        match gate {
+            Gate::PublisherOnly {} => Ok(()),
+            Gate::Statements { require, rearm } => {
+                if require.is_empty() {
+                    return Err("it requires nothing; say `publisher-only` if that is meant".to_owned());
+                }
+                require.iter().chain(rearm).try_for_each(|rule| self.check_rule(rule))
+            }
+        }
+    }
+
+    fn check_rule(&self, rule: &GateRule) -> Result<(), String> {
+        let predicate = &rule.predicate;
+        if predicate.is_empty()
+            || predicate.len() > 200
+            || !predicate.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err("a predicate type is 1 to 200 visible ASCII characters".to_owned());
+        }
+        let role = self.roles.get(&rule.role).ok_or_else(|| format!("there is no role {}", rule.role))?;
+        self.check_threshold(rule.role.as_str(), rule.threshold, role)
+            .map_err(|refusal| refusal.to_string())?;
+        match &rule.condition {
+            Some(condition) if condition.is_empty() || condition.len() > CONDITION_BYTES => {
+                Err(format!("`where` has 1 to {CONDITION_BYTES} bytes"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn check_coordinators(&self) -> Result<(), Refusal> {
+        let ids: Vec<_> = self.coordinators.iter().map(|pin| &pin.id).collect();
+        if let Some(id) = first_double(&ids) {
+            return Err(invalid(format!("the coordinator {id} is listed twice")));
+        }
+        // The same alphabet as owners': the id stands in a certificate's URI.
+        match ids.iter().find(|id| id.parse::<Owner>().is_err()) {
+            Some(id) => Err(invalid(format!("{id:?} is no coordinator id"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Key {
+    fn check(&self, id: &Sha256) -> Result<(), Refusal> {
+        let public = match self.scheme {
+            Scheme::Ed25519 => PublicKey::from_base64(&self.public),
+        };
+        let public = public.map_err(|error| invalid(format!("the key {id} of {}: {error}", self.owner)))?;
+        if public.id() != *id {
+            return Err(invalid(format!("the key {id} of {} has the id {}", self.owner, public.id())));
+        }
+        Ok(())
+    }
+}
+
+fn typed(envelope: &[u8]) -> Result<Envelope, Refusal> {
+    let envelope = Envelope::parse(envelope, TRUST_ROOT_BYTES)?;
+    if envelope.payload_type() != TRUST_ROOT_TYPE {
+        return Err(unreadable(&format!("its payload type is {:?}", envelope.payload_type())));
+    }
+    Ok(envelope)
+}
+
+fn first_double<T: Ord>(list: &[T]) -> Option<&T> {
+    let mut seen = BTreeSet::new();
+    list.iter().find(|entry| !seen.insert(*entry))
+}
+
+fn unreadable(why: &str) -> Refusal {
+    Refusal::Malformed { what: "trust root", why: why.to_owned() }
+}
+
+fn invalid(why: String) -> Refusal {
+    Refusal::TrustRootInvalid { why }
+}
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;

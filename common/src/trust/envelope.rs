@@ -1,0 +1,311 @@
+//! Signed envelopes: DSSE v1.0.2 in JSON (https://github.com/secure-systems-lab/dsse).
+//!
+//! The order of reading is the point: verify the signatures over the payload's bytes, then parse those same bytes.
+//! [`Envelope::verified_by`] is the way to a payload that something is decided by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Key, PublicKey, Refusal, RoleKeys, SigningKey};
+use crate::{digest::Sha256, json, limits::SIGNATURES};
+
+/// in-toto statements.
+pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+/// Trust roots, so that no statement's signature is ever one on a trust root.
+pub const TRUST_ROOT_TYPE: &str = "application/vnd.consign.trust-root.v1+json";
+
+/// A payload with signatures; nothing in it is verified yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    payload: Vec<u8>,
+    payload_type: String,
+    signatures: Vec<Signature>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// A hint, as DSSE has it: which key to try first. No decision looks at it.
+    pub key_id: String,
+    pub bytes: Vec<u8>,
+}
+
+/// What is signed.
+pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+impl Envelope {
+    pub fn sign(payload_type: &str, payload: Vec<u8>, keys: &[&SigningKey]) -> Self {
+        let mut envelope = Self { payload, payload_type: payload_type.to_owned(), signatures: Vec::new() };
+        keys.iter().for_each(|key| envelope.add_signature(key));
+        envelope
+    }
+
+    /// A second signature by the same key replaces the first.
+    pub fn add_signature(&mut self, key: &SigningKey) {
+        let key_id = key.public().id().to_string();
+        self.signatures.retain(|signature| signature.key_id != key_id);
+        self.signatures.push(Signature { key_id, bytes: key.sign(&self.signed_bytes()) });
+    }
+
+    pub fn parse(bytes: &[u8], max_bytes: usize) -> Result<Self, Refusal> {
+        let malformed = |why: String| Refusal::Malformed { what: "envelope", why };
+        let wire: Wire = json::from_slice(bytes, max_bytes).map_err(|error| malformed(error.to_string()))?;
+        if wire.signatures.len() > SIGNATURES {
+            let count = wire.signatures.len();
+            return Err(malformed(format!("{count} signatures, at most {SIGNATURES} are allowed")));
+        }
+        let decode = |text: &str| from_base64(text).ok_or_else(|| malformed("not base64".to_owned()));
+        let signatures = wire
+            .signatures
+            .into_iter()
+            .map(|signature| Ok(Signature { bytes: decode(&signature.sig)?, key_id: signature.keyid }));
+        Ok(Self {
+            payload: decode(&wire.payload)?,
+            payload_type: wire.payload_type,
+            signatures: signatures.collect::<Result<_, Refusal>>()?,
+        })
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        let signatures = self.signatures.iter().map(|signature| WireSignature {
+            keyid: signature.key_id.clone(),
+            sig: STANDARD.encode(&signature.bytes),
+        });
+        json::to_vec(&Wire {
+            payload: STANDARD.encode(&self.payload),
+            payload_type: self.payload_type.clone(),
+            signatures: signatures.collect(),
+        })
+    }
+
+    /// The payload as claimed. For showing and for finding the right document; decisions take [`Self::verified_by`].
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    pub fn payload_type(&self) -> &str {
+        &self.payload_type
+    }
+
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// The payload, if enough distinct owners of distinct keys of `role` have signed it. Keys come from the role only:
+    /// what the envelope says of its signers is not looked at.
+    pub fn verified_by(
+        &self,
+        what: &'static str,
+        role: &RoleKeys,
+        keys: &BTreeMap<Sha256, Key>,
+    ) -> Result<&[u8], Refusal> {
+        if self.signatures.is_empty() {
+            return Err(Refusal::SignatureMissing { what });
+        }
+        let message = self.signed_bytes();
+        let mut signers = BTreeSet::new();
+        let mut owners = BTreeSet::new();
+        for id in &role.keys {
+            let Some(key) = keys.get(id) else { continue };
+            let Ok(public) = PublicKey::from_base64(&key.public) else { continue };
+            let signed = self.signatures.iter().any(|signature| public.verify(&message, &signature.bytes));
+            if signed && signers.insert(public) {
+                owners.insert(&key.owner);
+            }
+        }
+        let valid = u32::try_from(owners.len()).unwrap_or(u32::MAX);
+        // A threshold of 0 never passes TrustRoot::check; here it must not mean "anybody" either.
+        let threshold = role.threshold.max(1);
+        if valid < threshold {
+            return Err(Refusal::SignatureInvalid { what, valid, threshold });
+        }
+        Ok(&self.payload)
+    }
+
+    fn signed_bytes(&self) -> Vec<u8> {
+        pae(&self.payload_type, &self.payload)
+    }
+}
+
+/// DSSE asks readers to take both alphabets. Each has one spelling here: padded, and with no stray bits at the end.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
+}
+
+/// DSSE asks readers to ignore fields that they do not know; none of them is signed.
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    payload: String,
+    #[serde(rename = "payloadType")]
+    payload_type: String,
+    signatures: Vec<WireSignature>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireSignature {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    keyid: String,
+    sig: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{limits::ENVELOPE_BYTES, trust::Scheme};
+
+    /// Keys with their owners, as a trust root holds them.
+    fn keys(of: &[(&SigningKey, &str)]) -> BTreeMap<Sha256, Key> {
+        let key = |(key, owner): &(&SigningKey, &str)| {
+            let public = key.public();
+            let entry =
+                Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: owner.parse().unwrap() };
+            (public.id(), entry)
+        };
+        of.iter().map(key).collect()
+    }
+
+    fn role(threshold: u32, of: &[&SigningKey]) -> RoleKeys {
+        RoleKeys { keys: of.iter().map(|key| key.public().id()).collect(), threshold }
+    }
+
+    fn key() -> SigningKey {
+        SigningKey::generate().unwrap()
+    }
+
+    fn code(envelope: &Envelope, role: &RoleKeys, keys: &BTreeMap<Sha256, Key>) -> &'static str {
+        envelope.verified_by("document", role, keys).expect_err("must be refused").code()
+    }
+
+    #[test]
+    fn the_pre_image_is_that_of_dsse() {
+        // The example of the DSSE protocol, version 1.0.2.
+        let expected = b"DSSEv1 29 http://example.com/HelloWorld 11 hello world";
+        assert_eq!(pae("http://example.com/HelloWorld", b"hello world"), expected);
+        assert_eq!(pae("", b""), b"DSSEv1 0  0 ");
+        assert_ne!(pae("a", b"b c"), pae("a b", b"c"));
+    }
+
+    #[test]
+    fn travels_and_verifies() {
+        let (a, b) = (key(), key());
+        let keys = keys(&[(&a, "alice"), (&b, "bob")]);
+        let mut envelope = Envelope::sign("t", b"payload".to_vec(), &[&a]);
+        assert_eq!(code(&envelope, &role(2, &[&a, &b]), &keys), "signature-invalid");
+        envelope.add_signature(&b);
+        let read = Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap();
+        assert_eq!(read, envelope);
+        assert_eq!(read.verified_by("document", &role(2, &[&a, &b]), &keys).unwrap(), b"payload");
+    }
+
+    #[test]
+    fn an_owner_counts_once_however_the_signatures_are_multiplied() {
+        let (a, second_of_a, stranger) = (key(), key(), key());
+        let keys = keys(&[(&a, "alice"), (&second_of_a, "alice")]);
+        let two = role(2, &[&a, &second_of_a]);
+
+        let mut twice = Envelope::sign("t", b"p".to_vec(), &[&a]);
+        let mut copy = twice.signatures[0].clone();
+        copy.key_id = second_of_a.public().id().to_string();
+        twice.signatures.push(copy);
+        assert_eq!(code(&twice, &two, &keys), "signature-invalid");
+
+        let both = Envelope::sign("t", b"p".to_vec(), &[&a, &second_of_a]);
+        assert_eq!(code(&both, &two, &keys), "signature-invalid");
+
+        let named_twice = RoleKeys { keys: vec![a.public().id(); 2], threshold: 2 };
+        assert_eq!(code(&both, &named_twice, &keys), "signature-invalid");
+
+        let unknown = Envelope::sign("t", b"p".to_vec(), &[&stranger]);
+        assert_eq!(code(&unknown, &role(1, &[&a]), &keys), "signature-invalid");
+        // A key that the trust root has, but for another role.
+        assert_eq!(code(&both, &role(1, &[&stranger]), &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn one_public_key_under_two_owners_counts_once() {
+        let a = key();
+        let mut keys = keys(&[(&a, "alice")]);
+        let bob = Key { owner: "bob".parse().unwrap(), ..keys.values().next().unwrap().clone() };
+        let other_id = Sha256::of(b"not its id");
+        keys.insert(other_id, bob);
+        let two = RoleKeys { keys: vec![a.public().id(), other_id], threshold: 2 };
+        assert_eq!(code(&Envelope::sign("t", b"p".to_vec(), &[&a]), &two, &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn no_signature_or_no_threshold_is_a_refusal() {
+        let a = key();
+        let keys = keys(&[(&a, "alice")]);
+        assert_eq!(code(&Envelope::sign("t", vec![], &[]), &role(1, &[&a]), &keys), "signature-missing");
+        assert_eq!(code(&Envelope::sign("t", vec![], &[&key()]), &role(0, &[]), &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn a_signature_is_for_one_type() {
+        let a = key();
+        let keys = keys(&[(&a, "alice")]);
+        let mut envelope = Envelope::sign(STATEMENT_TYPE, b"{}".to_vec(), &[&a]);
+        envelope.payload_type = TRUST_ROOT_TYPE.to_owned();
+        assert_eq!(code(&envelope, &role(1, &[&a]), &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn both_alphabets_are_read_in_one_spelling_each() {
+        let wire = |payload: &str| {
+            let text = format!(r#"{{"payload":"{payload}","payloadType":"t","signatures":[],"later":1}}"#);
+            Envelope::parse(text.as_bytes(), ENVELOPE_BYTES).map(|envelope| envelope.payload)
+        };
+        assert_eq!(wire("+/+/").unwrap(), wire("-_-_").unwrap());
+        wire("Zg==").unwrap();
+        for bad in ["+/-_", "Zg", "Zh==", "Zg==\\n", " Zg==", "Z g="] {
+            assert_eq!(wire(bad).unwrap_err().code(), "malformed", "{bad}");
+        }
+    }
+
+    #[test]
+    fn signatures_are_bounded() {
+        let a = key();
+        let mut envelope = Envelope::sign("t", vec![], &[&a]);
+        envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES + 1];
+        assert_eq!(Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap_err().code(), "malformed");
+        assert_eq!(Envelope::parse(&envelope.to_vec(), 100).unwrap_err().code(), "malformed");
+    }
+
+    #[test]
+    fn no_flipped_bit_changes_what_is_verified() {
+        let a = key();
+        let (keys, role) = (keys(&[(&a, "alice")]), role(1, &[&a]));
+        let envelope = Envelope::sign(STATEMENT_TYPE, b"{\"some\":\"payload\"}".to_vec(), &[&a]);
+        let bytes = envelope.to_vec();
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        // The key id is a hint: a flip in it (or in its name, which makes it an unknown field) changes nothing.
+        let hint = text.find("\"keyid\"").unwrap()..text.find(",\"sig\"").unwrap();
+        for position in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[position] ^= 1 << bit;
+                let read = Envelope::parse(&flipped, ENVELOPE_BYTES).and_then(|read| {
+                    Ok((read.verified_by("document", &role, &keys)?.to_vec(), read.payload_type))
+                });
+                match read {
+                    Err(_) => {}
+                    Ok((payload, payload_type)) => {
+                        assert!(hint.contains(&position), "byte {position} bit {bit}");
+                        assert_eq!(
+                            (payload.as_slice(), payload_type.as_str()),
+                            (envelope.payload(), STATEMENT_TYPE)
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
