@@ -1,0 +1,138 @@
+//! What goes into the machine and what comes out.
+
+use std::collections::BTreeMap;
+
+use consign_common::{
+    deployment::{Attempt, Event, Leftover, StepOutcome},
+    digest::Sha256,
+    name::{App, Id, Version},
+    plan::{Phase, Step},
+    trust::{OrderingNumber, authorize::Installed},
+};
+
+/// What a run is about. Given once; after a restart the same is read from the journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    pub order: Id,
+    pub app: App,
+    pub digest: Sha256,
+    pub version: Version,
+    pub way: Way,
+    pub good: Option<Installed>,
+    pub before: Option<Installed>,
+    /// What `current` points at.
+    pub current: Option<Sha256>,
+    /// Of this boot, recorded with every attempt.
+    pub boot_id: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    /// Bring the artifact in.
+    Deploy { steps: Vec<Step>, force: bool, published: OrderingNumber, number: OrderingNumber },
+    /// Go back to `before`, on an order.
+    Return { because: String },
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Begin, or go on from where the journal ends.
+    Go,
+    Staged {
+        release: String,
+        reused_bytes: u64,
+        fetched_bytes: u64,
+    },
+    /// Nothing was left on disk. The code is a refusal's name (`disk-full`, ...).
+    StagingFailed {
+        code: String,
+        message: String,
+    },
+    /// Staging stopped because it was told to.
+    StagingCancelled,
+    Evaluated {
+        phase: Phase,
+        step: u32,
+        verdict: Verdict,
+    },
+    Spawned {
+        attempt: Attempt,
+        pid: u32,
+        start_ticks: u64,
+        cgroup: Option<String>,
+    },
+    /// Also the answer to [`Command::Rejoin`]: with `unknown` when nobody knows.
+    Finished {
+        attempt: Attempt,
+        result: StepOutcome,
+        log_length: u64,
+        duration_ms: u64,
+        leftovers: Vec<Leftover>,
+    },
+    /// The answer to [`Command::Rejoin`]: it is certain that the attempt never executed anything.
+    NeverBegan {
+        attempt: Attempt,
+    },
+    /// The answer to [`Command::Restore`]: the files are whole, and this is the artifact's own plan.
+    Restorable {
+        steps: Vec<Step>,
+    },
+    NotRestorable {
+        because: String,
+    },
+    Cancel {
+        order: Id,
+        because: String,
+    },
+}
+
+/// How a condition came out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Run,
+    Skip { expression: String, inputs: BTreeMap<String, String> },
+    Invalid { message: String },
+}
+
+/// What to do. Commands are carried out in their order, and each only after the one before is done; nothing after a
+/// `Journal` happens unless that is durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Append to the journal; `pointers`, if any, change in the same transaction.
+    Journal {
+        event: Event,
+        pointers: Option<Box<Pointers>>,
+    },
+    /// Bring the release in. Answered by `Staged`, `StagingFailed` or `StagingCancelled`.
+    Stage,
+    CancelStaging,
+    /// Evaluate the step's condition. Answered by `Evaluated`.
+    Evaluate {
+        phase: Phase,
+        step: u32,
+    },
+    /// Execute. Answered by `Spawned` (processes only) and `Finished`.
+    Start(Attempt),
+    /// The agent was away: find out what became of it, and wait for its end. Answered by `Finished` or `NeverBegan`.
+    Rejoin(Attempt),
+    /// End it, with all that it started. Answered by its `Finished`.
+    Cancel(Attempt),
+    /// Hash this release against its manifest, and read its plan. Answered by `Restorable` or `NotRestorable`.
+    Restore(Installed),
+    /// Remove the release that never became active.
+    RemoveStaged {
+        release: String,
+    },
+    /// The deployment succeeded: remove releases beyond what the plan keeps.
+    Prune,
+}
+
+/// The app's pointers from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pointers {
+    pub good: Option<Installed>,
+    pub before: Option<Installed>,
+    /// The ordering number that is used up now; absent: the one before stays.
+    pub succeeded: Option<OrderingNumber>,
+}

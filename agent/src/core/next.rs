@@ -1,0 +1,252 @@
+//! What to do next: a function of the state alone.
+
+use std::collections::BTreeMap;
+
+use consign_common::{
+    deployment::{Attempt, DeploymentOutcome, Event, StepSummary},
+    plan::{FailurePolicy, Phase, Step},
+    trust::authorize::Installed,
+};
+
+use super::{
+    model::{Pointers, Way},
+    run::{Run, Track, Trouble},
+};
+
+pub(super) enum Next {
+    Record(Event),
+    Stage,
+    Evaluate { phase: Phase, step: u32 },
+    Attempt(Attempt, Box<Step>),
+    Restore(Installed),
+    End { result: DeploymentOutcome, remove: Option<String>, pointers: Option<Box<Pointers>> },
+    Nothing,
+}
+
+impl Run {
+    pub(super) fn next(&self) -> Next {
+        if self.ended.is_some() {
+            return Next::Nothing;
+        }
+        if !self.accepted {
+            return Next::Record(self.accepted_event());
+        }
+        match (&self.setting.way, &self.returning) {
+            (_, Some(because)) => match (&self.restored, self.restored_artifact()) {
+                (Some(steps), _) => {
+                    self.next_step(Phase::Return, steps).unwrap_or_else(|| self.end_of_return(because))
+                }
+                (None, Some(artifact)) => Next::Restore(artifact.clone()),
+                (None, None) => self.nothing_to_return_to(because),
+            },
+            (Way::Return { because }, None) => match (&self.back.trouble, &self.setting.before) {
+                (Some(trouble), _) => end(cancelled(trouble.because())),
+                (None, Some(artifact)) => Next::Restore(artifact.clone()),
+                (None, None) => self.nothing_to_return_to(because),
+            },
+            (Way::Deploy { steps, .. }, None) => match (&self.staged, &self.deploy.trouble) {
+                (None, _) if self.runs_already() => end(DeploymentOutcome::NoOp),
+                (None, None) => Next::Stage,
+                (None, Some(trouble)) => end(cancelled(trouble.because())),
+                (Some(release), _) => {
+                    self.next_step(Phase::Deploy, steps).unwrap_or_else(|| self.end_of_deploy(release))
+                }
+            },
+        }
+    }
+
+    fn next_step(&self, phase: Phase, steps: &[Step]) -> Option<Next> {
+        let track = self.track(phase);
+        if let Some((step, because)) = &track.unknown {
+            return Some(end(DeploymentOutcome::Unknown { step: step.clone(), because: because.clone() }));
+        }
+        if let Some(attempt) = track.running {
+            let step = steps.get(attempt.step as usize)?;
+            return Some(Next::Attempt(attempt, Box::new(step.clone())));
+        }
+        for (index, step) in (0u32..).zip(steps).skip(track.cursor as usize) {
+            if track.trouble.is_some() && !step.always {
+                continue;
+            }
+            if !step.on.contains(&phase) {
+                if track.trouble.is_some() {
+                    continue;
+                }
+                return Some(Next::Record(out_of_phase(phase, index, step)));
+            }
+            let attempts = if index == track.cursor { track.attempts } else { 0 };
+            if step.when.is_some() && attempts == 0 {
+                return Some(Next::Evaluate { phase, step: index });
+            }
+            let attempt = Attempt { phase, step: index, number: attempts + 1 };
+            return Some(Next::Record(self.started(attempt)));
+        }
+        None
+    }
+
+    fn end_of_deploy(&self, release: &str) -> Next {
+        let Track { trouble, tolerated, active, .. } = &self.deploy;
+        let Some(trouble) = trouble else {
+            return Next::End {
+                result: DeploymentOutcome::Succeeded { tolerated: tolerated.clone() },
+                remove: None,
+                pointers: self.advanced(release),
+            };
+        };
+        let because = trouble.because().to_owned();
+        if matches!(trouble, Trouble::Failed { policy: FailurePolicy::Stop, .. }) {
+            return end(DeploymentOutcome::Stopped { because });
+        }
+        if *active {
+            return match &self.setting.good {
+                Some(good) => Next::Restore(good.clone()),
+                None => self.nothing_to_return_to(&because),
+            };
+        }
+        let mut kept = [&self.setting.good, &self.setting.before].into_iter().flatten();
+        let in_use =
+            self.setting.current == Some(self.setting.digest) || kept.any(|it| it.release == release);
+        let remove = (!in_use).then(|| release.to_owned());
+        let result = match trouble {
+            Trouble::Failed { .. } => DeploymentOutcome::Failed { because },
+            Trouble::Cancelled { .. } => DeploymentOutcome::Cancelled { because },
+        };
+        Next::End { result, remove, pointers: None }
+    }
+
+    fn end_of_return(&self, because: &str) -> Next {
+        match (&self.back.trouble, &self.setting.way) {
+            (None, Way::Deploy { .. }) => end(match &self.deploy.trouble {
+                Some(Trouble::Cancelled { because }) => cancelled(because),
+                Some(Trouble::Failed { .. }) | None => {
+                    DeploymentOutcome::Returned { because: because.to_owned() }
+                }
+            }),
+            (None, Way::Return { .. }) => Next::End {
+                result: DeploymentOutcome::Succeeded { tolerated: self.back.tolerated.clone() },
+                remove: None,
+                pointers: Some(Box::new(Pointers {
+                    good: self.setting.before.clone(),
+                    before: None,
+                    succeeded: None,
+                })),
+            },
+            (Some(Trouble::Cancelled { because }), _) if !self.back.active => end(cancelled(because)),
+            (Some(Trouble::Cancelled { because }), _) => end(DeploymentOutcome::Stopped {
+                because: format!(
+                    "cancelled in the middle of a return ({because}): current is switched, good is not"
+                ),
+            }),
+            (Some(Trouble::Failed { because: own, .. }), Way::Deploy { .. }) => {
+                end(DeploymentOutcome::Stopped {
+                    because: format!("{because}; the return failed too: {own}"),
+                })
+            }
+            (Some(Trouble::Failed { because: own, .. }), Way::Return { .. }) => {
+                end(DeploymentOutcome::Stopped { because: format!("the return failed: {own}") })
+            }
+        }
+    }
+
+    /// A success: what was good becomes `before`, but for the same artifact deployed again.
+    fn advanced(&self, release: &str) -> Option<Box<Pointers>> {
+        let Way::Deploy { published, number, .. } = &self.setting.way else { return None };
+        let again = self.setting.good.as_ref().is_some_and(|good| good.manifest == self.setting.digest);
+        Some(Box::new(Pointers {
+            good: Some(Installed {
+                manifest: self.setting.digest,
+                version: self.setting.version.clone(),
+                published: *published,
+                release: release.to_owned(),
+            }),
+            before: if again { self.setting.before.clone() } else { self.setting.good.clone() },
+            succeeded: Some(*number),
+        }))
+    }
+
+    fn runs_already(&self) -> bool {
+        let digest = Some(self.setting.digest);
+        let good = self.setting.good.as_ref().map(|good| good.manifest);
+        matches!(self.setting.way, Way::Deploy { force: false, .. })
+            && good == digest
+            && self.setting.current == digest
+    }
+
+    /// The artifact that a return of this run goes to.
+    fn restored_artifact(&self) -> Option<&Installed> {
+        match self.setting.way {
+            Way::Deploy { .. } => self.setting.good.as_ref(),
+            Way::Return { .. } => self.setting.before.as_ref(),
+        }
+    }
+
+    fn nothing_to_return_to(&self, because: &str) -> Next {
+        let app = &self.setting.app;
+        end(DeploymentOutcome::Stopped {
+            because: format!(
+                "{because}; there is no earlier good artifact of {app} on this server to return to"
+            ),
+        })
+    }
+
+    pub(super) fn not_restorable(&self, artifact: &Installed, why: &str) -> DeploymentOutcome {
+        let to = format!("cannot return to {}: {why}", artifact.version);
+        DeploymentOutcome::Stopped {
+            because: match &self.deploy.trouble {
+                Some(trouble) => format!("{}; {to}", trouble.because()),
+                None => to,
+            },
+        }
+    }
+
+    pub(super) fn begin_return(&self, artifact: &Installed, steps: &[Step]) -> Event {
+        Event::Returning {
+            because: match (&self.setting.way, &self.deploy.trouble) {
+                (Way::Return { because }, _) => because.clone(),
+                (Way::Deploy { .. }, trouble) => {
+                    trouble.as_ref().map(|trouble| trouble.because().to_owned()).unwrap_or_default()
+                }
+            },
+            digest: artifact.manifest,
+            version: artifact.version.clone(),
+            steps: summaries(steps),
+        }
+    }
+
+    fn accepted_event(&self) -> Event {
+        Event::Accepted {
+            order: self.setting.order.clone(),
+            app: self.setting.app.clone(),
+            version: self.setting.version.clone(),
+            digest: self.setting.digest,
+            previous: self.setting.good.as_ref().map(|good| good.version.clone()),
+            // A return tells its steps when it begins.
+            steps: summaries(self.steps(Phase::Deploy)),
+        }
+    }
+}
+
+fn summaries(steps: &[Step]) -> Vec<StepSummary> {
+    steps
+        .iter()
+        .map(|step| StepSummary { name: step.name.clone(), kind: step.kind.as_str().to_owned() })
+        .collect()
+}
+
+fn out_of_phase(phase: Phase, step: u32, plan: &Step) -> Event {
+    let phases: Vec<_> = plan.on.iter().map(|phase| format!("'{}'", phase.as_str())).collect();
+    Event::Skipped {
+        phase,
+        step,
+        expression: format!("phase in [{}]", phases.join(", ")),
+        inputs: BTreeMap::from([("phase".to_owned(), phase.as_str().to_owned())]),
+    }
+}
+
+fn end(result: DeploymentOutcome) -> Next {
+    Next::End { result, remove: None, pointers: None }
+}
+
+fn cancelled(because: &str) -> DeploymentOutcome {
+    DeploymentOutcome::Cancelled { because: because.to_owned() }
+}

@@ -1,0 +1,336 @@
+//! The state of a run, and how an input becomes events and commands.
+
+use consign_common::{
+    deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
+    name::Id,
+    plan::{FailurePolicy, Phase, Step},
+    trust::authorize::Installed,
+};
+
+use super::{
+    model::{Command, Input, Setting, Verdict, Way},
+    next::Next,
+};
+
+/// One deployment on this server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub(super) setting: Setting,
+    pub(super) accepted: bool,
+    pub(super) staged: Option<String>,
+    pub(super) deploy: Track,
+    pub(super) back: Track,
+    /// The way back has begun; why.
+    pub(super) returning: Option<String>,
+    /// The restored artifact's steps; after a restart unknown until its files were hashed again.
+    pub(super) restored: Option<Vec<Step>>,
+    /// Events of the way back, replayed before its steps are known.
+    pub(super) deferred: Vec<Event>,
+    pub(super) ended: Option<DeploymentOutcome>,
+    /// What the shell was told to do and has not answered. Not journalled: after a restart nothing is.
+    outstanding: Option<Outstanding>,
+    /// The attempt that a restart interrupted.
+    interrupted: Option<Attempt>,
+}
+
+/// How far the steps of one phase have come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Track {
+    /// The step to look at next.
+    pub(super) cursor: u32,
+    /// Attempts of that step so far.
+    pub(super) attempts: u32,
+    pub(super) running: Option<Attempt>,
+    /// The running attempt is being cancelled.
+    pub(super) cancelling: bool,
+    /// `current` was switched, or may have been.
+    pub(super) active: bool,
+    /// Why only `always` steps run from here on.
+    pub(super) trouble: Option<Trouble>,
+    pub(super) tolerated: Vec<String>,
+    /// The step whose outcome nobody knows, and why.
+    pub(super) unknown: Option<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Trouble {
+    Failed { because: String, policy: FailurePolicy },
+    Cancelled { because: String },
+}
+
+impl Trouble {
+    pub(super) fn because(&self) -> &str {
+        match self {
+            Self::Failed { because, .. } | Self::Cancelled { because } => because,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Outstanding {
+    Staging,
+    Evaluation { phase: Phase, step: u32 },
+    Attempt(Attempt),
+    Restore(Installed),
+}
+
+/// A journal that no run can have written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal of this deployment does not begin with the order's acceptance")]
+pub struct Inconsistent;
+
+impl Run {
+    /// A run of which nothing is journalled yet.
+    pub fn new(setting: Setting) -> Self {
+        Self {
+            setting,
+            accepted: false,
+            staged: None,
+            deploy: Track::default(),
+            back: Track::default(),
+            returning: None,
+            restored: None,
+            deferred: Vec::new(),
+            ended: None,
+            outstanding: None,
+            interrupted: None,
+        }
+    }
+
+    /// The run that wrote these events.
+    pub fn replay(setting: Setting, events: impl IntoIterator<Item = Event>) -> Result<Self, Inconsistent> {
+        let mut run = Self::new(setting);
+        for event in events {
+            run.fold(&event);
+            if !run.accepted {
+                return Err(Inconsistent);
+            }
+        }
+        run.interrupted = run.deploy.running;
+        Ok(run)
+    }
+
+    pub fn ended(&self) -> Option<&DeploymentOutcome> {
+        self.ended.as_ref()
+    }
+
+    /// The release that was staged for this run.
+    pub fn staged(&self) -> Option<&str> {
+        self.staged.as_deref()
+    }
+
+    /// The attempt that runs, if any.
+    pub fn running(&self) -> Option<Attempt> {
+        self.back.running.or(self.deploy.running)
+    }
+
+    pub fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
+    /// Takes what happened, and says what to do. An input that answers nothing that was asked is ignored: a late word
+    /// about what was decided long ago.
+    pub fn apply(mut self, input: Input) -> (Self, Vec<Command>) {
+        let mut commands = Vec::new();
+        if self.ended.is_none() {
+            self.take(input, &mut commands);
+            self.go_on(&mut commands);
+        }
+        (self, commands)
+    }
+
+    fn take(&mut self, input: Input, commands: &mut Vec<Command>) {
+        match input {
+            Input::Go => {}
+            Input::Staged { release, reused_bytes, fetched_bytes } => {
+                if self.answered(&Outstanding::Staging) {
+                    self.record(Event::Staged { release, reused_bytes, fetched_bytes }, commands);
+                }
+            }
+            Input::StagingFailed { code, message } => {
+                if self.answered(&Outstanding::Staging) {
+                    let result = match &self.deploy.trouble {
+                        Some(trouble) => {
+                            DeploymentOutcome::Cancelled { because: trouble.because().to_owned() }
+                        }
+                        None => DeploymentOutcome::Refused { code, message },
+                    };
+                    self.record(Event::Ended { result }, commands);
+                }
+            }
+            Input::StagingCancelled => drop(self.answered(&Outstanding::Staging)),
+            Input::Evaluated { phase, step, verdict } => {
+                if self.answered(&Outstanding::Evaluation { phase, step }) {
+                    self.evaluated(phase, step, verdict, commands);
+                }
+            }
+            Input::Spawned { attempt, pid, start_ticks, cgroup } => {
+                if self.running() == Some(attempt) {
+                    self.record(Event::Spawned { attempt, pid, start_ticks, cgroup }, commands);
+                }
+            }
+            Input::Finished { attempt, result, log_length, duration_ms, leftovers } => {
+                if self.answered(&Outstanding::Attempt(attempt)) {
+                    let event = Event::Finished { attempt, result, log_length, duration_ms, leftovers };
+                    self.record(event, commands);
+                }
+            }
+            Input::NeverBegan { attempt } => {
+                if self.answered(&Outstanding::Attempt(attempt)) {
+                    self.interrupted = None;
+                    if self.track(attempt.phase).cancelling {
+                        self.record(finished(attempt, StepOutcome::Cancelled), commands);
+                    }
+                }
+            }
+            Input::Restorable { steps } => self.restorable(steps, commands),
+            Input::NotRestorable { because } => {
+                if let Some(Outstanding::Restore(artifact)) = self.outstanding.clone() {
+                    self.outstanding = None;
+                    self.record(Event::Ended { result: self.not_restorable(&artifact, &because) }, commands);
+                }
+            }
+            Input::Cancel { order, because } => self.cancel(order, because, commands),
+        }
+    }
+
+    /// Decides until there is something to wait for.
+    fn go_on(&mut self, commands: &mut Vec<Command>) {
+        while self.outstanding.is_none() {
+            match self.next() {
+                Next::Record(event) => self.record(event, commands),
+                Next::Stage => self.act(Outstanding::Staging, Command::Stage, commands),
+                Next::Evaluate { phase, step } => {
+                    self.act(
+                        Outstanding::Evaluation { phase, step },
+                        Command::Evaluate { phase, step },
+                        commands,
+                    );
+                }
+                Next::Attempt(attempt, step) => self.attempt(attempt, &step, commands),
+                Next::Restore(artifact) => {
+                    self.act(Outstanding::Restore(artifact.clone()), Command::Restore(artifact), commands);
+                }
+                Next::End { result, remove, pointers } => {
+                    commands.extend(remove.map(|release| Command::RemoveStaged { release }));
+                    let event = Event::Ended { result };
+                    self.fold(&event);
+                    let prune = pointers.is_some();
+                    commands.push(Command::Journal { event, pointers });
+                    commands.extend(prune.then_some(Command::Prune));
+                }
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    /// An attempt that is journalled as started: this machine has just done so, or one before the restart had.
+    fn attempt(&mut self, attempt: Attempt, step: &Step, commands: &mut Vec<Command>) {
+        if self.interrupted != Some(attempt) {
+            self.act(Outstanding::Attempt(attempt), Command::Start(attempt), commands);
+        } else if step.kind.is_process() {
+            self.act(Outstanding::Attempt(attempt), Command::Rejoin(attempt), commands);
+            if self.track(attempt.phase).cancelling {
+                commands.push(Command::Cancel(attempt));
+            }
+        } else {
+            let because = "the agent was stopped while it ran".to_owned();
+            self.record(finished(attempt, StepOutcome::Unknown { because }), commands);
+        }
+    }
+
+    fn evaluated(&mut self, phase: Phase, step: u32, verdict: Verdict, commands: &mut Vec<Command>) {
+        // Cancelled meanwhile: the next decision does not ask for this step, unless it is an `always` one.
+        let attempt = Attempt { phase, step, number: 1 };
+        let wanted = self
+            .steps(phase)
+            .get(step as usize)
+            .is_some_and(|step| self.track(phase).trouble.is_none() || step.always);
+        if !wanted {
+            return;
+        }
+        match verdict {
+            Verdict::Run => self.record(self.started(attempt), commands),
+            Verdict::Skip { expression, inputs } => {
+                self.record(Event::Skipped { phase, step, expression, inputs }, commands);
+            }
+            // Nothing was started, so nothing says so: only how it ended.
+            Verdict::Invalid { message } => {
+                let failure = Failure::Condition { message };
+                self.record(finished(attempt, StepOutcome::Failed { failure }), commands);
+            }
+        }
+    }
+
+    fn restorable(&mut self, steps: Vec<Step>, commands: &mut Vec<Command>) {
+        let Some(Outstanding::Restore(artifact)) = self.outstanding.clone() else { return };
+        self.outstanding = None;
+        if self.returning.is_some() {
+            self.restored = Some(steps);
+            for event in std::mem::take(&mut self.deferred) {
+                self.fold(&event);
+            }
+            self.interrupted = self.back.running;
+        } else if self.back.trouble.is_none() {
+            let event = self.begin_return(&artifact, &steps);
+            self.restored = Some(steps);
+            self.record(event, commands);
+        }
+    }
+
+    fn cancel(&mut self, order: Id, because: String, commands: &mut Vec<Command>) {
+        if !self.accepted {
+            return;
+        }
+        self.record(Event::Cancelling { order, because }, commands);
+        match &self.outstanding {
+            Some(Outstanding::Staging) => commands.push(Command::CancelStaging),
+            Some(Outstanding::Attempt(attempt)) if self.track(attempt.phase).cancelling => {
+                commands.push(Command::Cancel(*attempt));
+            }
+            Some(Outstanding::Attempt(_) | Outstanding::Evaluation { .. } | Outstanding::Restore(_))
+            | None => {}
+        }
+    }
+
+    pub(super) fn started(&self, attempt: Attempt) -> Event {
+        Event::Started { attempt, boot_id: self.setting.boot_id.clone() }
+    }
+
+    pub(super) fn track(&self, phase: Phase) -> &Track {
+        match phase {
+            Phase::Deploy => &self.deploy,
+            Phase::Return => &self.back,
+        }
+    }
+
+    pub(super) fn steps(&self, phase: Phase) -> &[Step] {
+        match (phase, &self.setting.way) {
+            (Phase::Deploy, Way::Deploy { steps, .. }) => steps,
+            (Phase::Deploy, Way::Return { .. }) => &[],
+            (Phase::Return, _) => self.restored.as_deref().unwrap_or_default(),
+        }
+    }
+
+    fn answered(&mut self, to: &Outstanding) -> bool {
+        let asked = self.outstanding.as_ref() == Some(to);
+        if asked {
+            self.outstanding = None;
+        }
+        asked
+    }
+
+    fn act(&mut self, outstanding: Outstanding, command: Command, commands: &mut Vec<Command>) {
+        self.outstanding = Some(outstanding);
+        commands.push(command);
+    }
+
+    fn record(&mut self, event: Event, commands: &mut Vec<Command>) {
+        self.fold(&event);
+        commands.push(Command::Journal { event, pointers: None });
+    }
+}
+
+fn finished(attempt: Attempt, result: StepOutcome) -> Event {
+    Event::Finished { attempt, result, log_length: 0, duration_ms: 0, leftovers: Vec::new() }
+}

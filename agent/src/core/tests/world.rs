@@ -1,0 +1,274 @@
+//! Everything outside the machine, in memory: the journal, the supervisor, what steps did, `current`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use consign_common::{
+    deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
+    digest::Sha256,
+    name::Id,
+    plan::{FailurePolicy, Kind, Phase, Retry, Step},
+    time::UnixMs,
+    trust::{OrderingNumber, authorize::Installed},
+};
+
+use crate::core::{Command, Input, Pointers, Run, Setting, Verdict, Way};
+
+pub(super) fn id(byte: u8) -> Id {
+    Id::from_bytes([byte; 16])
+}
+
+pub(super) fn number(ms: u64) -> OrderingNumber {
+    OrderingNumber { epoch: 0, ms: UnixMs(ms) }
+}
+
+pub(super) fn installed(version: &str) -> Installed {
+    Installed {
+        manifest: Sha256::of(version.as_bytes()),
+        version: version.parse().unwrap(),
+        published: number(1),
+        release: format!("{version}-x"),
+    }
+}
+
+pub(super) fn step(name: &str, kind: Kind) -> Step {
+    let in_agent = !kind.is_process();
+    Step {
+        name: name.parse().unwrap(),
+        kind,
+        when: None,
+        once: false,
+        user: None,
+        env: BTreeMap::new(),
+        timeout: Duration::from_secs(600),
+        retry: Retry::Never,
+        if_fails: FailurePolicy::Return,
+        always: false,
+        on: if in_agent { vec![Phase::Deploy, Phase::Return] } else { vec![Phase::Deploy] },
+        leaves: false,
+        tty: false,
+    }
+}
+
+pub(super) fn run(name: &str) -> Step {
+    step(name, Kind::Run(vec!["true".into()]))
+}
+
+pub(super) fn activate() -> Step {
+    step("activate", Kind::Activate)
+}
+
+pub(super) fn check(name: &str) -> Step {
+    step(name, Kind::Sleep(Duration::ZERO))
+}
+
+pub(super) fn failed() -> StepOutcome {
+    StepOutcome::Failed { failure: Failure::Exit { code: 1 } }
+}
+
+/// `2.0.0` over a good `1.0.0`, with `0.9.0` before.
+pub(super) fn deploy(steps: Vec<Step>) -> Setting {
+    Setting {
+        order: id(1),
+        app: "shop".parse().unwrap(),
+        digest: Sha256::of(b"2.0.0"),
+        version: "2.0.0".parse().unwrap(),
+        way: Way::Deploy { steps, force: false, published: number(2), number: number(3) },
+        good: Some(installed("1.0.0")),
+        before: Some(installed("0.9.0")),
+        current: Some(Sha256::of(b"1.0.0")),
+        boot_id: "boot".into(),
+    }
+}
+
+pub(super) struct World {
+    pub(super) setting: Setting,
+    /// The plan of the artifact that a return restores; `Err`: its files are damaged.
+    pub(super) restored: Result<Vec<Step>, String>,
+    /// What attempts of a step come to, in turn; then they succeed.
+    pub(super) script: BTreeMap<(Phase, u32), VecDeque<StepOutcome>>,
+    pub(super) verdicts: BTreeMap<(Phase, u32), Verdict>,
+    pub(super) staging: Option<Input>,
+    pub(super) journal: Vec<Event>,
+    pub(super) pointers: Option<Box<Pointers>>,
+    /// Every execution of every attempt, in order.
+    pub(super) effects: Vec<Attempt>,
+    /// What the supervisor knows.
+    pub(super) exits: BTreeMap<Attempt, StepOutcome>,
+    pub(super) lost: bool,
+    pub(super) current: Option<Sha256>,
+    pub(super) removed: bool,
+    pub(super) pruned: bool,
+    pub(super) cancelled: BTreeSet<Attempt>,
+    machine: Run,
+    queue: VecDeque<Command>,
+    inbox: VecDeque<Input>,
+}
+
+impl World {
+    pub(super) fn new(setting: Setting) -> Self {
+        Self {
+            machine: Run::new(setting.clone()),
+            current: setting.current,
+            setting,
+            restored: Ok(vec![activate(), check("restart")]),
+            script: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            staging: None,
+            journal: Vec::new(),
+            pointers: None,
+            effects: Vec::new(),
+            exits: BTreeMap::new(),
+            lost: false,
+            removed: false,
+            pruned: false,
+            cancelled: BTreeSet::new(),
+            queue: VecDeque::new(),
+            inbox: VecDeque::from([Input::Go]),
+        }
+    }
+
+    pub(super) fn script(mut self, phase: Phase, step: u32, outcomes: &[StepOutcome]) -> Self {
+        self.script.insert((phase, step), outcomes.iter().cloned().collect());
+        self
+    }
+
+    /// To the end, without any crash.
+    pub(super) fn finish(&mut self) -> DeploymentOutcome {
+        for _ in 0..10_000 {
+            if !self.tick() {
+                return self.outcome().unwrap_or_else(|| panic!("stuck: {:?}", self.journal));
+            }
+        }
+        panic!("never ends: {:?}", self.journal)
+    }
+
+    pub(super) fn outcome(&self) -> Option<DeploymentOutcome> {
+        match self.journal.last() {
+            Some(Event::Ended { result }) => Some(result.clone()),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(super) fn tell(&mut self, input: Input) {
+        self.inbox.push_back(input);
+    }
+
+    pub(super) fn cancel(&mut self) {
+        self.tell(Input::Cancel { order: id(9), because: "told so".into() });
+    }
+
+    /// Runs until the machine has started this attempt, and does not execute it.
+    pub(super) fn until_started(&mut self, attempt: &str) {
+        let attempt = attempt.parse().unwrap();
+        while self.queue.front() != Some(&Command::Start(attempt)) {
+            assert!(self.tick(), "{attempt} is never started: {:?}", self.journal);
+        }
+    }
+
+    /// The agent is gone, with all that it has not written; then it is back.
+    pub(super) fn crash(&mut self) {
+        self.queue.clear();
+        self.inbox = VecDeque::from([Input::Go]);
+        let mut setting = self.setting.clone();
+        setting.current = self.current;
+        self.machine = if self.journal.is_empty() {
+            Run::new(setting)
+        } else {
+            Run::replay(setting, self.journal.iter().cloned()).unwrap()
+        };
+    }
+
+    /// One command, or if there is none one input. False if there is neither.
+    pub(super) fn tick(&mut self) -> bool {
+        if let Some(command) = self.queue.pop_front() {
+            self.execute(command);
+        } else if let Some(input) = self.inbox.pop_front() {
+            let (machine, commands) = self.machine.clone().apply(input);
+            self.machine = machine;
+            self.queue.extend(commands);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::Journal { event, pointers } => {
+                self.journal.push(event);
+                if pointers.is_some() {
+                    self.pointers = pointers;
+                }
+            }
+            Command::Stage => {
+                let staged = Input::Staged { release: "2.0.0-x".into(), reused_bytes: 0, fetched_bytes: 1 };
+                let answer = self.staging.clone().unwrap_or(staged);
+                self.tell(answer);
+            }
+            Command::CancelStaging => self.inbox = VecDeque::from([Input::StagingCancelled]),
+            Command::Evaluate { phase, step } => {
+                let verdict = self.verdicts.get(&(phase, step)).cloned().unwrap_or(Verdict::Run);
+                self.tell(Input::Evaluated { phase, step, verdict });
+            }
+            Command::Start(attempt) => {
+                let result = self.run(attempt);
+                self.tell(finished(attempt, result));
+            }
+            Command::Rejoin(attempt) => match self.exits.get(&attempt).cloned() {
+                _ if self.lost => {
+                    self.tell(finished(attempt, StepOutcome::Unknown { because: "nobody knows".into() }));
+                }
+                Some(result) => self.tell(finished(attempt, result)),
+                None => self.tell(Input::NeverBegan { attempt }),
+            },
+            Command::Cancel(attempt) => {
+                self.cancelled.insert(attempt);
+            }
+            Command::Restore(_) => {
+                let answer = match self.restored.clone() {
+                    Ok(steps) => Input::Restorable { steps },
+                    Err(because) => Input::NotRestorable { because },
+                };
+                self.tell(answer);
+            }
+            Command::RemoveStaged { .. } => self.removed = true,
+            Command::Prune => self.pruned = true,
+        }
+    }
+
+    fn run(&mut self, attempt: Attempt) -> StepOutcome {
+        self.effects.push(attempt);
+        let script = self.script.get_mut(&(attempt.phase, attempt.step));
+        let result = script.and_then(VecDeque::pop_front).unwrap_or(StepOutcome::Succeeded);
+        let kind = self.step(attempt).kind.clone();
+        if kind.is_process() {
+            self.exits.insert(attempt, result.clone());
+        } else if kind == Kind::Activate && result == StepOutcome::Succeeded {
+            self.current = match (attempt.phase, &self.setting.way) {
+                (Phase::Deploy, _) => Some(self.setting.digest),
+                (Phase::Return, Way::Deploy { .. }) => self.setting.good.as_ref().map(|it| it.manifest),
+                (Phase::Return, Way::Return { .. }) => self.setting.before.as_ref().map(|it| it.manifest),
+            };
+        }
+        result
+    }
+
+    pub(super) fn step(&self, attempt: Attempt) -> &Step {
+        &self.steps(attempt.phase)[attempt.step as usize]
+    }
+
+    pub(super) fn steps(&self, phase: Phase) -> &[Step] {
+        match (phase, &self.setting.way) {
+            (Phase::Deploy, Way::Deploy { steps, .. }) => steps,
+            (Phase::Deploy, Way::Return { .. }) => &[],
+            (Phase::Return, _) => self.restored.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+pub(super) fn finished(attempt: Attempt, result: StepOutcome) -> Input {
+    Input::Finished { attempt, result, log_length: 0, duration_ms: 0, leftovers: Vec::new() }
+}
