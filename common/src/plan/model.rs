@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::condition::Condition;
 use crate::name::{App, StepName};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +44,8 @@ pub enum ParamType {
 pub struct Step {
     pub name: StepName,
     pub kind: Kind,
-    /// CEL; absent means always.
-    pub when: Option<String>,
+    /// Absent means always.
+    pub when: Option<Condition>,
     pub once: bool,
     /// `None`: the agent's own user.
     pub user: Option<String>,
