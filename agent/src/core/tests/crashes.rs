@@ -8,7 +8,7 @@ use consign_common::{
 };
 use proptest::prelude::*;
 
-use super::world::{World, activate, check, deploy, failed, run};
+use super::world::{World, activate, check, deploy, failed, run, when};
 use crate::core::{Verdict, Way};
 
 fn any_step(index: usize) -> impl Strategy<Value = Step> {
@@ -23,7 +23,7 @@ fn any_step(index: usize) -> impl Strategy<Value = Step> {
             step.if_fails = policy;
             step.retry = retry;
             step.always = always;
-            step.when = condition.then(|| "first_deploy".to_owned());
+            step.when = condition.then(|| when("first_deploy"));
             if both {
                 step.on = vec![Phase::Deploy, Phase::Return];
             }

@@ -5,7 +5,7 @@ use consign_common::{
     plan::{FailurePolicy, Phase, Retry},
 };
 
-use super::world::{World, activate, check, deploy, failed, finished, installed, run};
+use super::world::{World, activate, check, deploy, failed, finished, installed, run, when};
 use crate::core::{Input, Verdict, Way};
 
 fn effects(world: &World) -> Vec<String> {
@@ -146,7 +146,7 @@ fn retry_and_if_fails_decide() {
 #[test]
 fn conditions_skip_or_fail_a_step_before_anything_starts() {
     let mut migrate = run("migrate");
-    migrate.when = Some("changed('migrations/**')".into());
+    migrate.when = Some(when("changed('migrations/**')"));
     let mut world = World::new(deploy(vec![migrate.clone(), activate()]));
     let skip = Verdict::Skip { expression: "changed('migrations/**')".into(), inputs: Default::default() };
     world.verdicts.insert((Phase::Deploy, 0), skip);

@@ -9,7 +9,7 @@ use consign_common::{
     deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
     digest::Sha256,
     name::Id,
-    plan::{FailurePolicy, Kind, Phase, Retry, Step},
+    plan::{Condition, FailurePolicy, Kind, Phase, Retry, Step, condition::Names},
     time::UnixMs,
     trust::{OrderingNumber, authorize::Installed},
 };
@@ -50,6 +50,11 @@ pub(super) fn step(name: &str, kind: Kind) -> Step {
         leaves: false,
         tty: false,
     }
+}
+
+pub(super) fn when(condition: &str) -> Condition {
+    let params = BTreeMap::new();
+    Condition::compile(condition, &Names { params: &params, steps: &[] }).unwrap()
 }
 
 pub(super) fn run(name: &str) -> Step {
