@@ -5,5 +5,5 @@
 mod fleet;
 mod host;
 
-pub use fleet::Fleet;
+pub use fleet::{Fleet, target_directory};
 pub use host::{Host, Output};
