@@ -2,4 +2,5 @@
 //! supervisor that outlives it, and streams every byte of output back.
 
 pub mod core;
+pub mod journal;
 pub mod ports;

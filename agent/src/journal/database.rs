@@ -1,0 +1,148 @@
+//! Opening the journal, and what may be wrong with it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+const BUSY: Duration = Duration::from_secs(10);
+const SQLITE_FULL: &str = "13";
+
+/// One connection behind all clones: whoever writes waits for the one before.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    pool: SqlitePool,
+    deployments: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error(
+        "{path} was written by a newer version of consign-agent (schema step {step}); install that version again"
+    )]
+    Newer { path: PathBuf, step: i64 },
+    #[error("{path}: schema step {step} is not the one that this version was built with")]
+    Foreign { path: PathBuf, step: i64 },
+    #[error(
+        "the journal {path} is damaged ({why}); restore it, or move the whole state directory away and enrol again: an \
+         agent without its memory would run what has run"
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error(
+        "the journal {path} is missing, and {deployments} holds deployments that it must know of; restore it, or move \
+         the whole state directory away and enrol again"
+    )]
+    Missing { path: PathBuf, deployments: PathBuf },
+    #[error("cannot read {path}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("the journal {path} cannot be opened: {source}")]
+    Open { path: PathBuf, source: sqlx::Error },
+    #[error("the journal {path} cannot be brought to this version's schema: {source}")]
+    Migrate { path: PathBuf, source: MigrateError },
+    #[error("the journal cannot be written or read: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the journal holds a value that cannot be: {why}")]
+    Value { why: String },
+    #[error("the event has {bytes} bytes, at most {max} are allowed")]
+    EventTooLong { bytes: usize, max: usize },
+}
+
+impl JournalError {
+    pub(super) fn value(why: impl std::fmt::Display) -> Self {
+        Self::Value { why: why.to_string() }
+    }
+
+    /// The disk is full: nothing was written, and it can be written once there is space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some(SQLITE_FULL))
+    }
+}
+
+impl Journal {
+    /// Opens `<state>/journal.db`. A new one is made only where nothing speaks of an old one.
+    pub async fn open(state: &Path) -> Result<Self, JournalError> {
+        let path = state.join("journal.db");
+        let deployments = state.join("deployments");
+        let is_new = fs::metadata(&path).map_or(true, |file| file.len() == 0);
+        if is_new && holds_anything(&deployments)? {
+            return Err(JournalError::Missing { path, deployments });
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options)
+            .await
+            .map_err(|error| open_error(&path, error))?;
+        let check = sqlx::query_scalar::<_, String>("PRAGMA quick_check(1)").fetch_one(&pool).await;
+        let check = check.map_err(|error| open_error(&path, error))?;
+        if check != "ok" {
+            return Err(JournalError::Damaged { path, why: check });
+        }
+        MIGRATIONS.run(&pool).await.map_err(|error| migrate_error(path, error))?;
+        Ok(Self { pool, deployments })
+    }
+
+    pub(super) fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
+    /// Where attempts' logs lie.
+    pub(super) fn deployments(&self) -> &Path {
+        &self.deployments
+    }
+
+    /// Durable when `commit` has returned; rolled back when dropped.
+    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Ends the connection; the write-ahead log is folded into the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn holds_anything(directory: &Path) -> Result<bool, JournalError> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(JournalError::Directory { path: directory.to_owned(), source }),
+    }
+}
+
+fn open_error(path: &Path, error: sqlx::Error) -> JournalError {
+    // SQLITE_CORRUPT and SQLITE_NOTADB.
+    let damaged = error
+        .as_database_error()
+        .and_then(|error| error.code())
+        .is_some_and(|code| code == "11" || code == "26");
+    if damaged {
+        return JournalError::Damaged { path: path.to_owned(), why: error.to_string() };
+    }
+    JournalError::Open { path: path.to_owned(), source: error }
+}
+
+fn migrate_error(path: PathBuf, error: MigrateError) -> JournalError {
+    if let MigrateError::VersionMissing(step) = error {
+        return JournalError::Newer { path, step };
+    }
+    if let MigrateError::VersionMismatch(step) = error {
+        return JournalError::Foreign { path, step };
+    }
+    JournalError::Migrate { path, source: error }
+}

@@ -1,0 +1,153 @@
+//! Events of deployments: written ahead of every act, kept until the coordinator has them, replayed after a crash.
+
+use consign_common::{
+    deployment::Event,
+    json,
+    limits::EVENT_BYTES,
+    name::{Environment, Id},
+    time::UnixMs,
+};
+use sqlx::{Sqlite, Transaction};
+
+use super::{
+    Journal, JournalError, apps,
+    column::{from_u64, parse, to_u64},
+};
+use crate::core::Pointers;
+
+/// One event of one deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub deployment: Id,
+    pub sequence: u64,
+    pub at: UnixMs,
+    pub event: Event,
+}
+
+impl Journal {
+    /// Appends an event; the app's pointers, if they change, in the same transaction. Returns its sequence.
+    pub async fn append(
+        &self,
+        deployment: &Id,
+        at: UnixMs,
+        event: &Event,
+        pointers: Option<(&Environment, &Pointers)>,
+    ) -> Result<u64, JournalError> {
+        let mut write = self.write().await?;
+        let sequence = append(&mut write, deployment, at, event).await?;
+        if let Some((environment, pointers)) = pointers {
+            apps::settle(&mut write, deployment, environment, pointers).await?;
+        }
+        write.commit().await?;
+        Ok(sequence)
+    }
+
+    /// All events of a deployment, in order.
+    pub async fn events(&self, deployment: &Id) -> Result<Vec<Record>, JournalError> {
+        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
+            "SELECT deployment, sequence, at_ms, body FROM events WHERE deployment = ? ORDER BY sequence",
+        )
+        .bind(deployment.as_str())
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(record).collect()
+    }
+
+    /// What the coordinator does not have yet: deployments in the order in which they began, at most `limit` events.
+    pub async fn unacknowledged(&self, limit: u32) -> Result<Vec<Record>, JournalError> {
+        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
+            "SELECT deployment, sequence, at_ms, body FROM events
+             JOIN deployments ON deployments.id = events.deployment
+             WHERE sequence > acknowledged ORDER BY deployments.rowid, sequence LIMIT ?",
+        )
+        .bind(limit)
+        .fetch_all(self.pool())
+        .await?;
+        rows.into_iter().map(record).collect()
+    }
+
+    /// The coordinator has everything up to `sequence`. May come twice and out of order: the highest stands.
+    pub async fn acknowledge(&self, deployment: &Id, sequence: u64) -> Result<(), JournalError> {
+        sqlx::query("UPDATE deployments SET acknowledged = max(acknowledged, ?) WHERE id = ?")
+            .bind(from_u64(sequence))
+            .bind(deployment.as_str())
+            .execute(self.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Deployments that have begun and not ended, in the order in which they began.
+    pub async fn open_deployments(&self) -> Result<Vec<Id>, JournalError> {
+        let rows: Vec<String> =
+            sqlx::query_scalar("SELECT id FROM deployments WHERE ended = 0 ORDER BY rowid")
+                .fetch_all(self.pool())
+                .await?;
+        rows.iter().map(|id| parse(id)).collect()
+    }
+}
+
+pub(super) async fn append(
+    write: &mut Transaction<'static, Sqlite>,
+    deployment: &Id,
+    at: UnixMs,
+    event: &Event,
+) -> Result<u64, JournalError> {
+    let body = String::from_utf8(json::to_vec(event)).map_err(JournalError::value)?;
+    if body.len() > EVENT_BYTES {
+        return Err(JournalError::EventTooLong { bytes: body.len(), max: EVENT_BYTES });
+    }
+    let sequence: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(sequence), 0) + 1 FROM events WHERE deployment = ?")
+            .bind(deployment.as_str())
+            .fetch_one(&mut **write)
+            .await?;
+    sqlx::query("INSERT INTO events (deployment, sequence, at_ms, body) VALUES (?, ?, ?, ?)")
+        .bind(deployment.as_str())
+        .bind(sequence)
+        .bind(from_u64(at.0))
+        .bind(body)
+        .execute(&mut **write)
+        .await?;
+    let id = deployment.as_str();
+    match event {
+        Event::Staged { release, .. } => {
+            let query = sqlx::query("UPDATE deployments SET release = ? WHERE id = ?");
+            query.bind(release).bind(id).execute(&mut **write).await?;
+        }
+        Event::Started { attempt, .. } => {
+            let query = sqlx::query("INSERT INTO logs (deployment, attempt) VALUES (?, ?)");
+            query.bind(id).bind(attempt.to_string()).execute(&mut **write).await?;
+        }
+        Event::Finished { attempt, log_length, .. } => {
+            let query = sqlx::query("UPDATE logs SET length = ? WHERE deployment = ? AND attempt = ?");
+            query
+                .bind(from_u64(*log_length))
+                .bind(id)
+                .bind(attempt.to_string())
+                .execute(&mut **write)
+                .await?;
+        }
+        Event::Ended { .. } => {
+            sqlx::query("UPDATE deployments SET ended = 1 WHERE id = ?")
+                .bind(id)
+                .execute(&mut **write)
+                .await?;
+        }
+        Event::Accepted { .. }
+        | Event::Staging { .. }
+        | Event::Skipped { .. }
+        | Event::Spawned { .. }
+        | Event::Returning { .. }
+        | Event::Cancelling { .. } => {}
+    }
+    to_u64(sequence)
+}
+
+fn record((deployment, sequence, at, body): (String, i64, i64, String)) -> Result<Record, JournalError> {
+    Ok(Record {
+        deployment: parse(&deployment)?,
+        sequence: to_u64(sequence)?,
+        at: UnixMs(to_u64(at)?),
+        event: json::from_slice(body.as_bytes(), EVENT_BYTES).map_err(JournalError::value)?,
+    })
+}

@@ -1,0 +1,69 @@
+//! What the session asks: acknowledgements of logs, and the state that `Hello` tells.
+
+use consign_common::{deployment::Attempt, name::Id};
+
+use super::{
+    Journal, JournalError,
+    column::{from_u64, parse, to_u64},
+};
+use crate::ports::{AppReport, PendingLog};
+
+impl Journal {
+    /// Every attempt's log that the coordinator does not have to its end, oldest first.
+    pub async fn pending_logs(&self) -> Result<Vec<PendingLog>, JournalError> {
+        let rows: Vec<(String, String, Option<i64>, i64)> = sqlx::query_as(
+            "SELECT deployment, attempt, length, acknowledged FROM logs
+             WHERE length IS NULL OR acknowledged < length ORDER BY rowid",
+        )
+        .fetch_all(self.pool())
+        .await?;
+        let pending = |(deployment, attempt, length, acknowledged): (String, String, Option<i64>, i64)| {
+            let deployment: Id = parse(&deployment)?;
+            let attempt: Attempt = parse(&attempt)?;
+            Ok(PendingLog {
+                path: self.deployments().join(deployment.as_str()).join(format!("{attempt}.log")),
+                deployment,
+                attempt,
+                acknowledged: to_u64(acknowledged)?,
+                length: length.map(to_u64).transpose()?,
+            })
+        };
+        rows.into_iter().map(pending).collect()
+    }
+
+    /// The coordinator has everything before `offset`. May come twice and out of order: the highest stands.
+    pub async fn log_acknowledged(
+        &self,
+        deployment: &Id,
+        attempt: Attempt,
+        offset: u64,
+    ) -> Result<(), JournalError> {
+        sqlx::query(
+            "UPDATE logs SET acknowledged = max(acknowledged, ?) WHERE deployment = ? AND attempt = ?",
+        )
+        .bind(from_u64(offset))
+        .bind(deployment.as_str())
+        .bind(attempt.to_string())
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
+    /// What `Hello` says of every app, but for `current`, which the journal does not know.
+    pub async fn app_reports(&self) -> Result<Vec<AppReport>, JournalError> {
+        let mut reports = Vec::new();
+        for (app, environment) in self.known_apps().await? {
+            let memory = self.memory(&app, &environment, "").await?;
+            reports.push(AppReport {
+                good: memory.good.as_ref().map(|good| good.manifest),
+                good_version: memory.good.map(|good| good.version.to_string()).unwrap_or_default(),
+                before: memory.before.map(|before| before.manifest),
+                current: None,
+                highest: memory.highest.unwrap_or_default(),
+                term: self.highest_term(&app, &environment).await?,
+                app: Some(app),
+            });
+        }
+        Ok(reports)
+    }
+}

@@ -1,0 +1,184 @@
+//! Orders, verbatim: what was taken up, what was refused, and why.
+
+use consign_common::{
+    deployment::Event,
+    digest::Sha256,
+    name::{App, Environment, Id},
+    time::UnixMs,
+    trust::{OrderingNumber, Refusal},
+};
+use sqlx::{Sqlite, Transaction};
+
+use super::{
+    Journal, JournalError,
+    column::{from_u64, to_u64},
+    events,
+};
+
+/// An order as it came, and under which trust root it was judged.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub id: Id,
+    pub deployment: Id,
+    pub app: App,
+    pub environment: Environment,
+    pub coordinator: String,
+    pub term: u64,
+    pub document: Vec<u8>,
+    pub statements: Vec<Vec<u8>>,
+    pub trust_root_version: u64,
+    pub at: UnixMs,
+}
+
+/// What an accepted order begins.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    pub order: Received,
+    pub manifest: Sha256,
+    /// What it is ordered by in time; absent for a return, which goes no further up.
+    pub number: Option<OrderingNumber>,
+}
+
+/// What the journal says of an order's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Accepted,
+    Refused { code: String, message: String },
+}
+
+impl Journal {
+    /// Looks an order up by its id. Another document under the same id is an equivocation.
+    pub async fn known(
+        &self,
+        id: &Id,
+        document: &[u8],
+    ) -> Result<Result<Option<Known>, Refusal>, JournalError> {
+        let row: Option<(Vec<u8>, Option<String>, Option<String>)> =
+            sqlx::query_as("SELECT document, refused_code, refused_message FROM orders WHERE id = ?")
+                .bind(id.as_str())
+                .fetch_optional(self.pool())
+                .await?;
+        let Some((stored, code, message)) = row else { return Ok(Ok(None)) };
+        if stored != document {
+            return Ok(Err(Refusal::Equivocation { order: id.clone() }));
+        }
+        Ok(Ok(Some(match (code, message) {
+            (Some(code), Some(message)) => Known::Refused { code, message },
+            (None, _) | (Some(_), None) => Known::Accepted,
+        })))
+    }
+
+    /// A deployment begins: its order, its first event and what the app's memory gains, all or nothing.
+    pub async fn accept(&self, accepted: &Accepted, event: &Event) -> Result<u64, JournalError> {
+        let order = &accepted.order;
+        let mut write = self.write().await?;
+        insert(&mut write, order, None).await?;
+        sqlx::query("INSERT INTO deployments (id, order_id, app, manifest) VALUES (?, ?, ?, ?)")
+            .bind(order.deployment.as_str())
+            .bind(order.id.as_str())
+            .bind(order.app.as_str())
+            .bind(accepted.manifest.to_string())
+            .execute(&mut *write)
+            .await?;
+        sqlx::query("INSERT INTO apps (app, environment) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(order.app.as_str())
+            .bind(order.environment.as_str())
+            .execute(&mut *write)
+            .await?;
+        if let Some(number) = accepted.number {
+            let (epoch, ms) = (from_u64(number.epoch), from_u64(number.ms.0));
+            sqlx::query(
+                "UPDATE apps SET highest_epoch = ?1, highest_ms = ?2 WHERE app = ?3 AND environment = ?4
+                 AND (highest_epoch IS NULL OR (highest_epoch, highest_ms) < (?1, ?2))",
+            )
+            .bind(epoch)
+            .bind(ms)
+            .bind(order.app.as_str())
+            .bind(order.environment.as_str())
+            .execute(&mut *write)
+            .await?;
+        }
+        let sequence = events::append(&mut write, &order.deployment, order.at, event).await?;
+        write.commit().await?;
+        Ok(sequence)
+    }
+
+    /// A cancel, confirm or decision was verified: it is the agent's now.
+    pub async fn accept_control(&self, order: &Received) -> Result<(), JournalError> {
+        let mut write = self.write().await?;
+        insert(&mut write, order, None).await?;
+        Ok(write.commit().await?)
+    }
+
+    /// Keeps why an order was refused, so that the same answer is given when it is sent again.
+    pub async fn refuse(&self, order: &Received, code: &str, message: &str) -> Result<(), JournalError> {
+        let mut write = self.write().await?;
+        insert(&mut write, order, Some((code, message))).await?;
+        Ok(write.commit().await?)
+    }
+
+    /// The order that began a deployment: coordinator, document, statements, trust root version.
+    pub async fn order_of(
+        &self,
+        deployment: &Id,
+    ) -> Result<Option<(Vec<u8>, Vec<Vec<u8>>, u64)>, JournalError> {
+        let row: Option<(String, Vec<u8>, i64)> = sqlx::query_as(
+            "SELECT orders.id, document, trust_root_version FROM orders
+             JOIN deployments ON deployments.order_id = orders.id WHERE deployments.id = ?",
+        )
+        .bind(deployment.as_str())
+        .fetch_optional(self.pool())
+        .await?;
+        let Some((id, document, version)) = row else { return Ok(None) };
+        let statements =
+            sqlx::query_scalar("SELECT envelope FROM statements WHERE order_id = ? ORDER BY position")
+                .bind(id)
+                .fetch_all(self.pool())
+                .await?;
+        Ok(Some((document, statements, to_u64(version)?)))
+    }
+}
+
+async fn insert(
+    write: &mut Transaction<'static, Sqlite>,
+    order: &Received,
+    refused: Option<(&str, &str)>,
+) -> Result<(), JournalError> {
+    sqlx::query(
+        "INSERT INTO orders
+           (id, deployment, coordinator, document, received_ms, trust_root_version, refused_code, refused_message)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(order.id.as_str())
+    .bind(order.deployment.as_str())
+    .bind(&order.coordinator)
+    .bind(&order.document)
+    .bind(from_u64(order.at.0))
+    .bind(from_u64(order.trust_root_version))
+    .bind(refused.map(|(code, _)| code))
+    .bind(refused.map(|(_, message)| message))
+    .execute(&mut **write)
+    .await?;
+    if refused.is_some() {
+        return Ok(());
+    }
+    for (position, envelope) in (0i64..).zip(&order.statements) {
+        sqlx::query("INSERT INTO statements (order_id, position, envelope) VALUES (?, ?, ?)")
+            .bind(order.id.as_str())
+            .bind(position)
+            .bind(envelope)
+            .execute(&mut **write)
+            .await?;
+    }
+    sqlx::query(
+        "INSERT INTO terms (app, environment, coordinator, term) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET term = max(term, excluded.term)",
+    )
+    .bind(order.app.as_str())
+    .bind(order.environment.as_str())
+    .bind(&order.coordinator)
+    .bind(from_u64(order.term))
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,220 @@
+use std::{fs, path::Path};
+
+use consign_common::{
+    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome},
+    digest::Sha256,
+    name::Id,
+    time::UnixMs,
+    trust::{OrderingNumber, Refusal, authorize::Installed},
+};
+use tempfile::TempDir;
+
+use super::{Accepted, Journal, JournalError, Known, Received};
+use crate::core::Pointers;
+
+fn id(byte: u8) -> Id {
+    Id::from_bytes([byte; 16])
+}
+
+fn number(ms: u64) -> OrderingNumber {
+    OrderingNumber { epoch: 0, ms: UnixMs(ms) }
+}
+
+fn received(byte: u8, term: u64) -> Received {
+    Received {
+        id: id(byte),
+        deployment: id(byte | 0x80),
+        app: "shop".parse().unwrap(),
+        environment: "production".parse().unwrap(),
+        coordinator: "c1".into(),
+        term,
+        document: vec![byte],
+        statements: vec![b"one".to_vec(), b"two".to_vec()],
+        trust_root_version: 7,
+        at: UnixMs(5),
+    }
+}
+
+fn first_event(byte: u8) -> Event {
+    Event::Accepted {
+        order: id(byte),
+        app: "shop".parse().unwrap(),
+        version: "1".parse().unwrap(),
+        digest: Sha256::of(b"m"),
+        previous: None,
+        steps: vec![],
+    }
+}
+
+async fn accept(journal: &Journal, byte: u8, term: u64, ms: u64) -> Id {
+    let order = received(byte, term);
+    let deployment = order.deployment.clone();
+    let accepted = Accepted { order, manifest: Sha256::of(b"m"), number: Some(number(ms)) };
+    assert_eq!(journal.accept(&accepted, &first_event(byte)).await.unwrap(), 1);
+    deployment
+}
+
+async fn open(dir: &TempDir) -> Journal {
+    Journal::open(dir.path()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 3, 100).await;
+    let attempt = Attempt { phase: consign_common::plan::Phase::Deploy, step: 0, number: 1 };
+    let started = Event::Started { attempt, boot_id: "b".into() };
+    assert_eq!(journal.append(&deployment, UnixMs(6), &started, None).await.unwrap(), 2);
+    // The files as a killed process leaves them: nothing is closed.
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let again = open(&copy).await;
+    let events: Vec<_> = again.events(&deployment).await.unwrap().into_iter().map(|it| it.event).collect();
+    assert_eq!(events, [first_event(1), started]);
+    assert_eq!(again.open_deployments().await.unwrap(), std::slice::from_ref(&deployment));
+    let (document, statements, version) = again.order_of(&deployment).await.unwrap().unwrap();
+    assert_eq!((document, statements.len(), version), (vec![1], 2, 7));
+}
+
+#[tokio::test]
+async fn the_same_order_is_known_and_another_under_its_id_is_an_equivocation() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(None));
+    accept(&journal, 1, 1, 100).await;
+    journal.refuse(&received(2, 1), "older", "too old").await.unwrap();
+    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(Some(Known::Accepted)));
+    let refused = Known::Refused { code: "older".into(), message: "too old".into() };
+    assert_eq!(journal.known(&id(2), &[2]).await.unwrap(), Ok(Some(refused)));
+    let equivocation = Err(Refusal::Equivocation { order: id(1) });
+    assert_eq!(journal.known(&id(1), &[9]).await.unwrap(), equivocation);
+}
+
+#[tokio::test]
+async fn numbers_and_terms_never_go_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    accept(&journal, 1, 5, 100).await;
+    accept(&journal, 2, 4, 90).await;
+    journal.refuse(&received(3, 99), "older", "").await.unwrap();
+    let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+    let memory = journal.memory(&app, &environment, "c1").await.unwrap();
+    assert_eq!((memory.highest, memory.term), (Some(number(100)), 5), "a refused order raises nothing");
+    assert_eq!(journal.memory(&app, &environment, "c2").await.unwrap().term, 0);
+}
+
+#[tokio::test]
+async fn pointers_move_with_the_end_of_the_deployment() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let good = Installed {
+        manifest: Sha256::of(b"m"),
+        version: "1".parse().unwrap(),
+        published: number(99),
+        release: "1-abc".into(),
+    };
+    let pointers = Pointers { good: Some(good.clone()), before: None, succeeded: Some(number(100)) };
+    let environment = "production".parse().unwrap();
+    let end = Event::Ended { result: DeploymentOutcome::Succeeded { tolerated: vec![] } };
+    let change = Some((&environment, &pointers));
+    journal.append(&deployment, UnixMs(9), &end, change).await.unwrap();
+    let memory = journal.memory(&"shop".parse().unwrap(), &environment, "c1").await.unwrap();
+    assert_eq!((memory.good, memory.before, memory.succeeded), (Some(good), None, Some(number(100))));
+    assert!(journal.open_deployments().await.unwrap().is_empty());
+    assert_eq!(journal.app_reports().await.unwrap()[0].good_version, "1");
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_not_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let attempt: Attempt = "deploy-0-1".parse().unwrap();
+    let started = Event::Started { attempt, boot_id: "b".into() };
+    journal.append(&deployment, UnixMs(6), &started, None).await.unwrap();
+    assert_eq!(journal.pending_logs().await.unwrap()[0].length, None);
+    journal.acknowledge(&deployment, 2).await.unwrap();
+    journal.acknowledge(&deployment, 1).await.unwrap();
+    assert!(journal.unacknowledged(10).await.unwrap().is_empty());
+
+    let result = StepOutcome::Succeeded;
+    let finished = Event::Finished { attempt, result, log_length: 40, duration_ms: 1, leftovers: vec![] };
+    journal.append(&deployment, UnixMs(7), &finished, None).await.unwrap();
+    assert_eq!(journal.unacknowledged(10).await.unwrap()[0].sequence, 3);
+    journal.log_acknowledged(&deployment, attempt, 30).await.unwrap();
+    let pending = journal.pending_logs().await.unwrap();
+    assert_eq!((pending[0].acknowledged, pending[0].length), (30, Some(40)));
+    assert!(pending[0].path.ends_with(Path::new(deployment.as_str()).join("deploy-0-1.log")));
+    journal.log_acknowledged(&deployment, attempt, 40).await.unwrap();
+    assert!(journal.pending_logs().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_trusted_stops_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("journal.db"), vec![b'x'; 8192]).unwrap();
+    let error = Journal::open(dir.path()).await.unwrap_err();
+    assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("deployments/x")).unwrap();
+    let error = Journal::open(dir.path()).await.unwrap_err();
+    assert!(matches!(error, JournalError::Missing { .. }), "{error}");
+    fs::write(dir.path().join("journal.db"), b"").unwrap();
+    assert!(matches!(Journal::open(dir.path()).await, Err(JournalError::Missing { .. })));
+
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9000, 'from the future', 1, x'00', 0)",
+    )
+    .execute(journal.pool())
+    .await
+    .unwrap();
+    journal.close().await;
+    let error = Journal::open(dir.path()).await.unwrap_err();
+    assert!(error.to_string().contains("newer version of consign-agent"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(journal.pool()).await.unwrap();
+    // PRAGMA takes no parameter; the text is made of a number only.
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+    sqlx::raw_sql(limit).execute(journal.pool()).await.unwrap();
+    let because = "x".repeat(200_000);
+    let event = Event::Cancelling { order: id(9), because };
+    let error = journal.append(&deployment, UnixMs(6), &event, None).await.unwrap_err();
+    assert!(error.is_full(), "{error:?}");
+    assert_eq!(journal.events(&deployment).await.unwrap().len(), 1);
+}
+
+/// The schema as the file has it, so that a change of it is seen: it must come as a new migration.
+#[tokio::test]
+async fn the_schema_is_the_golden_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_sqlx%' ESCAPE '\\'
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
+    )
+    .fetch_all(journal.pool())
+    .await
+    .unwrap();
+    let schema = tables.join(";\n\n") + ";\n";
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/journal-schema.sql");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        fs::write(&golden, &schema).unwrap();
+    }
+    assert_eq!(schema, fs::read_to_string(golden).unwrap());
+}
