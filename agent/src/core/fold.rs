@@ -7,7 +7,7 @@ use consign_common::{
 };
 
 use super::{
-    model::Way,
+    model::{Begun, Process, Way},
     run::{Run, Track, Trouble},
 };
 
@@ -21,14 +21,21 @@ impl Run {
         }
         match event {
             Event::Accepted { .. } => self.accepted = true,
-            Event::Staging { .. } | Event::Spawned { .. } => {}
+            Event::Staging { .. } => {}
             Event::Staged { release, .. } => self.staged = Some(release.clone()),
             Event::Skipped { phase, step, .. } => self.track_mut(*phase).pass(*step),
-            Event::Started { attempt, .. } => {
+            Event::Started { attempt, boot_id } => {
                 let track = self.track_mut(attempt.phase);
                 track.cursor = attempt.step;
                 track.attempts = attempt.number;
-                track.running = Some(*attempt);
+                track.running = Some(Begun { attempt: *attempt, boot_id: boot_id.clone(), process: None });
+            }
+            Event::Spawned { attempt, pid, start_ticks, cgroup } => {
+                let running = self.track_mut(attempt.phase).running.as_mut();
+                if let Some(begun) = running.filter(|begun| begun.attempt == *attempt) {
+                    begun.process =
+                        Some(Process { pid: *pid, start_ticks: *start_ticks, cgroup: cgroup.clone() });
+                }
             }
             Event::Finished { attempt, result, .. } => {
                 if let Some(step) = self.steps(attempt.phase).get(attempt.step as usize).cloned() {

@@ -23,5 +23,5 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Command, Input, Pointers, Setting, Verdict, Way};
+pub use model::{Begun, Command, Input, Pointers, Process, Setting, Verdict, Way};
 pub use run::{Inconsistent, Run};

@@ -56,11 +56,10 @@ pub enum Input {
         step: u32,
         verdict: Verdict,
     },
+    /// Its process exists and waits for [`Command::Release`].
     Spawned {
         attempt: Attempt,
-        pid: u32,
-        start_ticks: u64,
-        cgroup: Option<String>,
+        process: Process,
     },
     /// Also the answer to [`Command::Rejoin`]: with `unknown` when nobody knows.
     Finished {
@@ -114,8 +113,10 @@ pub enum Command {
     },
     /// Execute. Answered by `Spawned` (processes only) and `Finished`.
     Start(Attempt),
+    /// Its process is journalled: let it execute.
+    Release(Attempt),
     /// The agent was away: find out what became of it, and wait for its end. Answered by `Finished` or `NeverBegan`.
-    Rejoin(Attempt),
+    Rejoin(Begun),
     /// End it, with all that it started. Answered by its `Finished`.
     Cancel(Attempt),
     /// Hash this release against its manifest, and read its plan. Answered by `Restorable` or `NotRestorable`.
@@ -126,6 +127,25 @@ pub enum Command {
     },
     /// The deployment succeeded: remove releases beyond what the plan keeps.
     Prune,
+}
+
+/// An attempt, and how to find what it started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub attempt: Attempt,
+    /// Nothing survives the end of a boot.
+    pub boot_id: String,
+    /// Absent: it was never released, so that it has executed nothing.
+    pub process: Option<Process>,
+}
+
+/// An attempt's main process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: u32,
+    /// With it a pid that was given again is not taken for this one.
+    pub start_ticks: u64,
+    pub cgroup: Option<String>,
 }
 
 /// The app's pointers from now on.

@@ -60,7 +60,7 @@ impl Run {
         if let Some((step, because)) = &track.unknown {
             return Some(end(DeploymentOutcome::Unknown { step: step.clone(), because: because.clone() }));
         }
-        if let Some(attempt) = track.running {
+        if let Some(attempt) = track.attempt() {
             let step = steps.get(attempt.step as usize)?;
             return Some(Next::Attempt(attempt, Box::new(step.clone())));
         }

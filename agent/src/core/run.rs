@@ -8,7 +8,7 @@ use consign_common::{
 };
 
 use super::{
-    model::{Command, Input, Setting, Verdict, Way},
+    model::{Begun, Command, Input, Process, Setting, Verdict, Way},
     next::Next,
 };
 
@@ -40,7 +40,7 @@ pub(super) struct Track {
     pub(super) cursor: u32,
     /// Attempts of that step so far.
     pub(super) attempts: u32,
-    pub(super) running: Option<Attempt>,
+    pub(super) running: Option<Begun>,
     /// The running attempt is being cancelled.
     pub(super) cancelling: bool,
     /// `current` was switched, or may have been.
@@ -50,6 +50,12 @@ pub(super) struct Track {
     pub(super) tolerated: Vec<String>,
     /// The step whose outcome nobody knows, and why.
     pub(super) unknown: Option<(String, String)>,
+}
+
+impl Track {
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        self.running.as_ref().map(|begun| begun.attempt)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +112,7 @@ impl Run {
                 return Err(Inconsistent);
             }
         }
-        run.interrupted = run.deploy.running;
+        run.interrupted = run.deploy.attempt();
         Ok(run)
     }
 
@@ -121,7 +127,7 @@ impl Run {
 
     /// The attempt that runs, if any.
     pub fn running(&self) -> Option<Attempt> {
-        self.back.running.or(self.deploy.running)
+        self.back.attempt().or(self.deploy.attempt())
     }
 
     pub fn setting(&self) -> &Setting {
@@ -164,9 +170,9 @@ impl Run {
                     self.evaluated(phase, step, verdict, commands);
                 }
             }
-            Input::Spawned { attempt, pid, start_ticks, cgroup } => {
-                if self.running() == Some(attempt) {
-                    self.record(Event::Spawned { attempt, pid, start_ticks, cgroup }, commands);
+            Input::Spawned { attempt, process } => {
+                if self.outstanding == Some(Outstanding::Attempt(attempt)) {
+                    self.spawned(attempt, process, commands);
                 }
             }
             Input::Finished { attempt, result, log_length, duration_ms, leftovers } => {
@@ -229,7 +235,9 @@ impl Run {
         if self.interrupted != Some(attempt) {
             self.act(Outstanding::Attempt(attempt), Command::Start(attempt), commands);
         } else if step.kind.is_process() {
-            self.act(Outstanding::Attempt(attempt), Command::Rejoin(attempt), commands);
+            let begun = self.track(attempt.phase).running.clone();
+            commands.extend(begun.map(Command::Rejoin));
+            self.outstanding = Some(Outstanding::Attempt(attempt));
             if self.track(attempt.phase).cancelling {
                 commands.push(Command::Cancel(attempt));
             }
@@ -237,6 +245,16 @@ impl Run {
             let because = "the agent was stopped while it ran".to_owned();
             self.record(finished(attempt, StepOutcome::Unknown { because }), commands);
         }
+    }
+
+    /// The journal knows what to look for before anything executes.
+    fn spawned(&mut self, attempt: Attempt, process: Process, commands: &mut Vec<Command>) {
+        let known = self.track(attempt.phase).running.as_ref().and_then(|begun| begun.process.as_ref());
+        if known != Some(&process) {
+            let Process { pid, start_ticks, cgroup } = process;
+            self.record(Event::Spawned { attempt, pid, start_ticks, cgroup }, commands);
+        }
+        commands.push(Command::Release(attempt));
     }
 
     fn evaluated(&mut self, phase: Phase, step: u32, verdict: Verdict, commands: &mut Vec<Command>) {
@@ -270,7 +288,7 @@ impl Run {
             for event in std::mem::take(&mut self.deferred) {
                 self.fold(&event);
             }
-            self.interrupted = self.back.running;
+            self.interrupted = self.back.attempt();
         } else if self.back.trouble.is_none() {
             let event = self.begin_return(&artifact, &steps);
             self.restored = Some(steps);

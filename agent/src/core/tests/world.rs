@@ -14,7 +14,7 @@ use consign_common::{
     trust::{OrderingNumber, authorize::Installed},
 };
 
-use crate::core::{Command, Input, Pointers, Run, Setting, Verdict, Way};
+use crate::core::{Begun, Command, Input, Pointers, Process, Run, Setting, Verdict, Way};
 
 pub(super) fn id(byte: u8) -> Id {
     Id::from_bytes([byte; 16])
@@ -165,10 +165,14 @@ impl World {
         self.tell(Input::Cancel { order: id(9), because: "told so".into() });
     }
 
-    /// Runs until the machine has started this attempt, and does not execute it.
+    /// Runs until the attempt's first act is next, and does not let it happen.
     pub(super) fn until_started(&mut self, attempt: &str) {
         let attempt = attempt.parse().unwrap();
-        while self.queue.front() != Some(&Command::Start(attempt)) {
+        let first = |world: &Self| {
+            let act = if world.step(attempt).kind.is_process() { Command::Release } else { Command::Start };
+            act(attempt)
+        };
+        while self.queue.front() != Some(&first(self)) {
             assert!(self.tick(), "{attempt} is never started: {:?}", self.journal);
         }
     }
@@ -218,16 +222,22 @@ impl World {
                 let verdict = self.verdicts.get(&(phase, step)).cloned().unwrap_or(Verdict::Run);
                 self.tell(Input::Evaluated { phase, step, verdict });
             }
-            Command::Start(attempt) => {
+            Command::Start(attempt) if self.step(attempt).kind.is_process() => {
+                let process = Process { pid: 1, start_ticks: 2, cgroup: None };
+                self.tell(Input::Spawned { attempt, process });
+            }
+            Command::Start(attempt) | Command::Release(attempt) => {
                 let result = self.run(attempt);
                 self.tell(finished(attempt, result));
             }
-            Command::Rejoin(attempt) => match self.exits.get(&attempt).cloned() {
-                _ if self.lost => {
+            Command::Rejoin(Begun { attempt, process, .. }) => match self.exits.get(&attempt).cloned() {
+                _ if process.is_none() => self.tell(Input::NeverBegan { attempt }),
+                Some(result) if !self.lost => self.tell(finished(attempt, result)),
+                // It waits for its release, if there is still somebody to release it.
+                None if !self.lost => self.tell(Input::Spawned { attempt, process: process.unwrap() }),
+                Some(_) | None => {
                     self.tell(finished(attempt, StepOutcome::Unknown { because: "nobody knows".into() }));
                 }
-                Some(result) => self.tell(finished(attempt, result)),
-                None => self.tell(Input::NeverBegan { attempt }),
             },
             Command::Cancel(attempt) => {
                 self.cancelled.insert(attempt);
