@@ -4,8 +4,10 @@
 
 pub mod authorize;
 mod envelope;
+mod host_rules;
 mod key;
 mod order;
+mod receipt;
 mod refusal;
 mod root;
 mod statement;
@@ -14,7 +16,8 @@ mod word;
 
 pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, pae};
 pub use key::{InvalidKey, KEY_FILE_FORMAT, KeyFile, KeyFileError, PublicKey, SigningKey};
-pub use order::{Order, OrderKind};
+pub use order::{ORDER_FORMAT, Order, OrderKind};
+pub use receipt::{RECEIPT_FORMAT, Receipt, StepReceipt};
 pub use refusal::Refusal;
 pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, TrustRoot};
 pub use statement::{

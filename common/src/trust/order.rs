@@ -4,10 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Sha256,
+    json,
+    limits::ORDER_BYTES,
     name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::DecisionAction,
+    trust::{DecisionAction, Refusal},
 };
+
+/// What `format` of every order says.
+pub const ORDER_FORMAT: &str = "consign-order-v1";
 
 /// Strict JSON of format `consign-order-v1`. Sent again it is answered from the journal; the same id with other content
 /// is refused.
@@ -54,4 +59,27 @@ pub enum OrderKind {
         action: DecisionAction,
         reason: String,
     },
+}
+
+impl Order {
+    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
+        let malformed = |why: String| Refusal::Malformed { what: "order", why };
+        let order: Self =
+            json::from_slice(bytes, ORDER_BYTES).map_err(|error| malformed(error.to_string()))?;
+        order.check_format()?;
+        Ok(order)
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        json::to_vec(self)
+    }
+
+    pub(super) fn check_format(&self) -> Result<(), Refusal> {
+        if self.format != ORDER_FORMAT {
+            let why =
+                format!("its format is {:?}, this version of consign reads {ORDER_FORMAT:?}", self.format);
+            return Err(Refusal::Malformed { what: "order", why });
+        }
+        Ok(())
+    }
 }

@@ -68,7 +68,7 @@ pub enum Refusal {
     WrongPlatform { platform: String, own: String },
     #[error("plan: {why}")]
     PlanInvalid { why: String },
-    #[error("the plan uses {feature}, which this version of consign does not execute yet")]
+    #[error("{feature} cannot be executed by this version of consign yet")]
     Unsupported { feature: String },
     #[error("there is no {pointer} artifact of {app} on this server to go back to")]
     NothingToReturnTo { app: App, pointer: &'static str },

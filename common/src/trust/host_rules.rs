@@ -1,0 +1,104 @@
+//! What this server executes of a plan, whatever anybody signed: features that are built, and root's own word.
+
+use super::{Privilege, Refusal, authorize::Host};
+use crate::{
+    artifact::Manifest,
+    plan::{Kind, Plan, Step},
+};
+
+/// Reads the manifest's plan and checks every step of it, also those that may never run: a return runs others than a
+/// deployment, and nobody may be surprised at three in the morning.
+pub(super) fn check(manifest: &Manifest, peers: u32, host: Host<'_>) -> Result<Plan, Refusal> {
+    let plan = read_plan(manifest)?;
+    check_supported(&plan, peers)?;
+    check_word(&plan, host)?;
+    match &manifest.platform {
+        Some(platform) if platform.as_str() != host.platform => {
+            Err(Refusal::WrongPlatform { platform: platform.to_string(), own: host.platform.to_owned() })
+        }
+        Some(_) | None => Ok(plan),
+    }
+}
+
+fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
+    let invalid = |why: String| Refusal::PlanInvalid { why };
+    let plan = Plan::parse(&manifest.plan, "consign.toml").map_err(|error| invalid(error.to_string()))?;
+    if plan.app != manifest.app {
+        return Err(invalid(format!("it is of {}, the manifest is of {}", plan.app, manifest.app)));
+    }
+    plan.check_entries(manifest).map_err(|error| invalid(error.to_string()))?;
+    Ok(plan)
+}
+
+/// What a plan may say, and this version does not do, is refused by name: to run such a plan without it would be wrong.
+fn check_supported(plan: &Plan, peers: u32) -> Result<(), Refusal> {
+    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
+    if plan.confirm.is_some() {
+        return unsupported("`confirm`".to_owned());
+    }
+    if let Some(step) = plan.steps.iter().find(|step| step.once && peers > 1) {
+        return unsupported(format!("step {}: `once` in a rollout of {peers} servers", step.name));
+    }
+    for (name, param) in &plan.params {
+        if param.secret {
+            return unsupported(format!("the secret parameter {name}"));
+        }
+        if param.default.is_none() {
+            return unsupported(format!("the parameter {name} without a default"));
+        }
+    }
+    Ok(())
+}
+
+fn check_word(plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {
+    let mut of_app = host.word.allowances.iter().filter(|allowance| allowance.app == plan.app).peekable();
+    if of_app.peek().is_none() {
+        return Err(Refusal::AppNotAllowed { app: plan.app.clone() });
+    }
+    let (mut users, mut units) = (Vec::new(), Vec::new());
+    for allowance in of_app {
+        users.extend(allowance.users.iter().map(String::as_str));
+        units.extend(allowance.units.iter().map(String::as_str));
+    }
+    plan.steps.iter().try_for_each(|step| check_step(plan, step, host.privilege, &users, &units))
+}
+
+fn check_step(
+    plan: &Plan,
+    step: &Step,
+    privilege: &Privilege,
+    users: &[&str],
+    units: &[&str],
+) -> Result<(), Refusal> {
+    match &step.kind {
+        Kind::Run(_) | Kind::Shell(_) => check_user(plan, step, privilege, users),
+        Kind::Systemd(action) => match privilege {
+            Privilege::User(_) => Err(needs_root(step, "act on systemd units")),
+            Privilege::Root if units.contains(&action.unit.as_str()) => Ok(()),
+            Privilege::Root => Err(Refusal::UnitNotAllowed {
+                app: plan.app.clone(),
+                step: step.name.to_string(),
+                unit: action.unit.clone(),
+            }),
+        },
+        Kind::Activate | Kind::Http(_) | Kind::Tcp(_) | Kind::Sleep(_) => Ok(()),
+    }
+}
+
+fn check_user(plan: &Plan, step: &Step, privilege: &Privilege, users: &[&str]) -> Result<(), Refusal> {
+    let user = match (privilege, step.user.as_deref()) {
+        // The agent's own user, which a step without `user` has too, gives nothing that needs to be allowed.
+        (Privilege::User(_), None) => return Ok(()),
+        (Privilege::User(own), Some(user)) if user == own => return Ok(()),
+        (Privilege::User(_), Some(_)) => return Err(needs_root(step, "run as another user")),
+        (Privilege::Root, user) => user.unwrap_or("root"),
+    };
+    if users.contains(&user) {
+        return Ok(());
+    }
+    Err(Refusal::UserNotAllowed { app: plan.app.clone(), step: step.name.to_string(), user: user.to_owned() })
+}
+
+fn needs_root(step: &Step, what: &'static str) -> Refusal {
+    Refusal::NeedsRoot { step: step.name.to_string(), what }
+}
