@@ -3,12 +3,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`bundle`] | what `consign init` hands to the coordinator |
+//! | [`cli`] | the operator's command line |
 //! | [`store`] | the state directory and its database |
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
 //! | [`rollout`] | the pure engine: waves, stops, verdicts |
 //! | [`grpc`] | listeners, callers, roles, services |
 
 pub mod bundle;
+pub mod cli;
 pub mod fleet;
 pub mod grpc;
 pub mod rollout;

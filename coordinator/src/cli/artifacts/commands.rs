@@ -1,0 +1,116 @@
+//! The commands, and what the repository answers.
+
+use clap::{Args, Subcommand};
+use consign_common::{
+    name::{App, Platform, Version},
+    time::{Clock, SystemClock, UnixMs},
+};
+use consign_proto::v1;
+
+use crate::cli::{
+    client::{Client, unary},
+    failure::Result,
+    output::Artifact,
+    print::Printer,
+    profile::Home,
+    text::{ago, artifact_name, pairs, short, size, table},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArtifactCommand {
+    /// List artifacts, newest first
+    List(ListArgs),
+    /// Show one artifact
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this app's
+    app: Option<App>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// As shop@1.4.0
+    #[arg(value_name = "APP@VERSION", value_parser = artifact_name)]
+    artifact: (App, Version),
+    /// Where a version has one artifact per platform: linux-x86_64
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+pub(crate) async fn run(
+    command: ArtifactCommand,
+    _home: &Home,
+    client: impl FnOnce() -> Result<Client>,
+    printer: &Printer,
+) -> Result<()> {
+    match command {
+        ArtifactCommand::List(args) => list(args, &client()?, printer).await,
+        ArtifactCommand::Show(args) => show(args, &client()?, printer).await,
+    }
+}
+
+async fn list(args: ListArgs, client: &Client, printer: &Printer) -> Result<()> {
+    let request = v1::ListArtifactsRequest { app: args.app.map(String::from).unwrap_or_default() };
+    let answer =
+        client.operators().list_artifacts(unary(request)).await.map_err(|status| client.failure(status))?;
+    let artifacts: Vec<Artifact> = answer.into_inner().artifacts.into_iter().map(Into::into).collect();
+    printer.show(&artifacts, |artifacts| list_text(artifacts, SystemClock.now()))
+}
+
+async fn show(args: ShowArgs, client: &Client, printer: &Printer) -> Result<()> {
+    let (app, version) = args.artifact;
+    let request = v1::ShowArtifactRequest {
+        app: app.into(),
+        version: version.into(),
+        digest: String::new(),
+        platform: args.platform.map(String::from).unwrap_or_default(),
+    };
+    let answer =
+        client.operators().show_artifact(unary(request)).await.map_err(|status| client.failure(status))?;
+    printer.show(&Artifact::from(answer.into_inner()), show_text)
+}
+
+fn list_text(artifacts: &[Artifact], now: UnixMs) -> String {
+    if artifacts.is_empty() {
+        return "no artifacts; publish one with `consign artifact publish DIR`\n".into();
+    }
+    let rows: Vec<Vec<String>> = artifacts
+        .iter()
+        .map(|artifact| {
+            vec![
+                format!("{}@{}", artifact.app, artifact.version),
+                if artifact.platform.is_empty() { "any".into() } else { artifact.platform.clone() },
+                short(&artifact.digest, 12),
+                size(artifact.bytes),
+                ago(artifact.published_ms, now),
+                artifact.running_on.len().to_string(),
+            ]
+        })
+        .collect();
+    table(&["ARTIFACT", "PLATFORM", "DIGEST", "SIZE", "PUBLISHED", "SERVERS"], &rows)
+}
+
+pub(super) fn show_text(artifact: &Artifact) -> String {
+    let mut rows = vec![
+        vec!["artifact".into(), format!("{}@{}", artifact.app, artifact.version)],
+        vec!["digest".into(), artifact.digest.clone()],
+    ];
+    if !artifact.platform.is_empty() {
+        rows.push(vec!["platform".into(), artifact.platform.clone()]);
+    }
+    let content = format!(
+        "{} entries, {}, packed {}",
+        artifact.entries,
+        size(artifact.bytes),
+        size(artifact.pack_bytes)
+    );
+    rows.push(vec!["content".into(), content]);
+    rows.push(vec!["published".into(), UnixMs(artifact.published_ms).to_string()]);
+    if !artifact.running_on.is_empty() {
+        rows.push(vec!["runs on".into(), artifact.running_on.join(", ")]);
+    }
+    pairs(&rows)
+}

@@ -1,0 +1,5 @@
+//! `consign artifact`: what can be deployed.
+
+mod commands;
+
+pub(super) use commands::{ArtifactCommand, run};

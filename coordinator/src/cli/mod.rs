@@ -1,0 +1,34 @@
+//! The operator's command line: noun, then verb.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`args`] | the command line's grammar |
+//! | [`run`] | from arguments to exit code |
+//! | [`profile`], [`client`] | who I am, and the way to the coordinator |
+//! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
+//! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
+//! | [`artifacts`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`follow`] | a rollout as it happens |
+
+mod args;
+mod artifacts;
+mod client;
+mod failure;
+mod follow;
+mod init;
+mod key;
+mod operator;
+pub mod output;
+mod print;
+mod profile;
+mod rollout;
+mod run;
+mod server;
+mod status;
+mod text;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::main;

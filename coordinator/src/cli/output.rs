@@ -1,0 +1,314 @@
+//! What `--output json` prints: a stable schema of its own, apart from the wire. Names are snake_case, times are Unix
+//! milliseconds (`_ms`), digests lower-case hex. A field may be added; none changes its meaning or goes away.
+//!
+//! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
+
+use std::collections::BTreeMap;
+
+use consign_proto::v1;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub id: String,
+    /// `deploy` or `return`.
+    pub kind: String,
+    pub app: String,
+    pub version: String,
+    pub environment: String,
+    pub digest: String,
+    pub state: String,
+    pub because: String,
+    /// Absent while active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u32>,
+    pub started_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_ms: Option<u64>,
+    pub started_by: String,
+    pub waves: Vec<String>,
+    pub deployments: Vec<Deployment>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    pub id: String,
+    pub server: String,
+    pub wave: u32,
+    pub state: String,
+    pub because: String,
+    pub release_before: String,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `deploy` or `return`.
+    pub phase: String,
+    pub index: u32,
+    pub name: String,
+    pub kind: String,
+    pub state: String,
+    pub because: String,
+    pub attempts: u32,
+    pub started_ms: u64,
+    pub ended_ms: u64,
+    pub log_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Artifact {
+    pub app: String,
+    pub version: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub platform: String,
+    pub digest: String,
+    pub entries: u64,
+    pub bytes: u64,
+    pub pack_bytes: u64,
+    pub published_ms: u64,
+    pub running_on: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Server {
+    pub name: String,
+    pub environment: String,
+    pub labels: BTreeMap<String, String>,
+    pub online: bool,
+    pub enabled: bool,
+    pub disabled_reason: String,
+    pub disabled_by: String,
+    pub agent_version: String,
+    pub last_seen_ms: u64,
+    /// The agent's clock minus the coordinator's.
+    pub clock_offset_ms: i64,
+    pub clock_skew: bool,
+    pub apps: Vec<ServerApp>,
+    pub trust_root_version: u64,
+    pub trust_root_error: String,
+    pub identity: String,
+    pub certificate_expires_ms: u64,
+    pub root: bool,
+    pub os: String,
+    pub arch: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerApp {
+    pub app: String,
+    pub good: String,
+    pub good_version: String,
+    pub before: String,
+    pub current: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operator {
+    pub name: String,
+    pub role: String,
+    pub identity: String,
+    pub certificate_expires_ms: u64,
+    pub added_by: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub version: String,
+    pub coordinator: String,
+    pub trust_root_version: u64,
+    pub trust_root_expires_ms: u64,
+    pub servers: u32,
+    pub servers_online: u32,
+    pub artifacts: u32,
+    pub rollouts_active: u32,
+    pub now_ms: u64,
+    pub identity: String,
+    pub role: String,
+}
+
+/// One line of `--follow --output json`, and of `rollout logs --output json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Line {
+    Rollout {
+        at_ms: u64,
+        rollout: Rollout,
+    },
+    Deployment {
+        at_ms: u64,
+        deployment: Deployment,
+    },
+    /// One framed record. `text` is the bytes where they are UTF-8, else `base64` is there instead.
+    Output {
+        at_ms: u64,
+        server: String,
+        step: String,
+        attempt: String,
+        /// `stdout`, `stderr`, `system`, or `gap`, which says how many bytes are missing.
+        stream: &'static str,
+        /// Where the record begins in the attempt's log.
+        offset: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        missing_bytes: Option<u64>,
+    },
+    /// The connection to the coordinator was lost; it is tried again.
+    Interrupted {
+        because: String,
+    },
+    /// The last line: the process exits with this code.
+    End {
+        rollout: Rollout,
+        exit_code: u8,
+    },
+}
+
+/// An error, on stderr, with `--output json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Error<'a> {
+    pub error: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<&'a str>,
+    pub exit_code: u8,
+}
+
+impl From<v1::Rollout> for Rollout {
+    fn from(wire: v1::Rollout) -> Self {
+        let ended = (wire.ended_ms > 0).then_some(wire.ended_ms);
+        Self {
+            id: wire.id,
+            kind: wire.kind,
+            app: wire.app,
+            version: wire.version,
+            environment: wire.environment,
+            digest: wire.digest,
+            state: wire.state,
+            because: wire.because,
+            exit_code: ended.map(|_| wire.exit_code),
+            started_ms: wire.started_ms,
+            ended_ms: ended,
+            started_by: wire.started_by,
+            waves: wire.waves,
+            deployments: wire.deployments.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::Deployment> for Deployment {
+    fn from(wire: v1::Deployment) -> Self {
+        Self {
+            id: wire.id,
+            server: wire.server,
+            wave: wire.wave,
+            state: wire.state,
+            because: wire.because,
+            release_before: wire.release_before,
+            steps: wire.steps.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::StepView> for Step {
+    fn from(wire: v1::StepView) -> Self {
+        Self {
+            phase: wire.phase,
+            index: wire.index,
+            name: wire.name,
+            kind: wire.kind,
+            state: wire.state,
+            because: wire.because,
+            attempts: wire.attempts,
+            started_ms: wire.started_ms,
+            ended_ms: wire.ended_ms,
+            log_bytes: wire.log_bytes,
+        }
+    }
+}
+
+impl From<v1::Artifact> for Artifact {
+    fn from(wire: v1::Artifact) -> Self {
+        Self {
+            app: wire.app,
+            version: wire.version,
+            platform: wire.platform,
+            digest: wire.digest,
+            entries: wire.entries,
+            bytes: wire.bytes,
+            pack_bytes: wire.pack_bytes,
+            published_ms: wire.published_ms,
+            running_on: wire.running_on,
+        }
+    }
+}
+
+impl From<v1::Server> for Server {
+    fn from(wire: v1::Server) -> Self {
+        Self {
+            name: wire.name,
+            environment: wire.environment,
+            labels: wire.labels.into_iter().collect(),
+            online: wire.online,
+            enabled: wire.enabled,
+            disabled_reason: wire.disabled_reason,
+            disabled_by: wire.disabled_by,
+            agent_version: wire.agent_version,
+            last_seen_ms: wire.last_seen_ms,
+            clock_offset_ms: wire.clock_offset_ms,
+            clock_skew: wire.clock_skew,
+            apps: wire.apps.into_iter().map(Into::into).collect(),
+            trust_root_version: wire.trust_root_version,
+            trust_root_error: wire.trust_root_error,
+            identity: wire.identity,
+            certificate_expires_ms: wire.certificate_expires_ms,
+            root: wire.root,
+            os: wire.os,
+            arch: wire.arch,
+        }
+    }
+}
+
+impl From<v1::AppState> for ServerApp {
+    fn from(wire: v1::AppState) -> Self {
+        Self {
+            app: wire.app,
+            good: wire.good,
+            good_version: wire.good_version,
+            before: wire.before,
+            current: wire.current,
+        }
+    }
+}
+
+impl From<v1::Operator> for Operator {
+    fn from(wire: v1::Operator) -> Self {
+        Self {
+            name: wire.name,
+            role: wire.role,
+            identity: wire.identity,
+            certificate_expires_ms: wire.certificate_expires_ms,
+            added_by: wire.added_by,
+        }
+    }
+}
+
+impl From<v1::StatusResponse> for Status {
+    fn from(wire: v1::StatusResponse) -> Self {
+        Self {
+            version: wire.version,
+            coordinator: wire.coordinator,
+            trust_root_version: wire.trust_root_version,
+            trust_root_expires_ms: wire.trust_root_expires_ms,
+            servers: wire.servers,
+            servers_online: wire.servers_online,
+            artifacts: wire.artifacts,
+            rollouts_active: wire.rollouts_active,
+            now_ms: wire.now_ms,
+            identity: wire.identity,
+            role: wire.role,
+        }
+    }
+}

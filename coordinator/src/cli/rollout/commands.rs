@@ -1,0 +1,249 @@
+//! The commands and what they ask of the coordinator.
+
+use clap::{Args, Subcommand};
+use consign_common::{
+    name::{App, Environment, ServerName, StepName, Version},
+    time::{Clock, SystemClock, UnixMs},
+};
+use consign_proto::v1;
+
+use super::{logs, resolve::resolve};
+use crate::cli::{
+    client::{Client, unary},
+    failure::{Exit, Result},
+    follow::{follow, result_table},
+    output::Rollout,
+    print::{Format, Printer},
+    text::{ago, artifact_name, short, span, table},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// Bring an artifact to an environment's servers
+    #[command(after_help = "Examples:
+  consign rollout start shop@1.4.0 --env staging --follow
+  consign rollout start shop@1.4.0 --env production --wave 1 --wave 25% --wave 100%
+
+With --follow the exit code is the rollout's: 0 done, 3 stopped over its budget, 4 every changed
+server is back on its previous good artifact, 5 aborted, 6 refused, 7 unknown or partial.
+Ctrl-C leaves the rollout running (130).")]
+    Start(StartArgs),
+    /// List rollouts, newest first
+    List(ListArgs),
+    /// Show a rollout: every server, every skipped step
+    Show(IdArgs),
+    /// Follow a rollout live until it has ended; exits with its code
+    Follow(IdArgs),
+    /// Print what steps wrote
+    #[command(after_help = "Examples:
+  consign rollout logs 0a1b2c3d
+  consign rollout logs 0a1b2c3d --server web-1 --step migrate --since 4096 --follow")]
+    Logs(LogsArgs),
+    /// Stop a rollout: what runs is cancelled, what has not begun does not begin
+    Abort(AbortArgs),
+    /// Bring servers back to the artifact before
+    #[command(after_help = "Examples:
+  consign rollout rollback shop --env production --reason 'checkout is slow'
+  consign rollout rollback --rollout 0a1b2c3d --reason 'checkout is slow'")]
+    Rollback(RollbackArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// As shop@1.4.0
+    #[arg(value_name = "APP@VERSION", value_parser = artifact_name)]
+    artifact: (App, Version),
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Environment,
+    /// How many servers have it after this wave: a number or a percentage; repeat it. Without: all at once
+    #[arg(long = "wave", value_name = "1|25%")]
+    waves: Vec<String>,
+    /// Only these servers: web-1,web-2 or role=web,zone!=b
+    #[arg(long, value_name = "SELECTOR")]
+    only: Option<String>,
+    /// Also where it is what runs
+    #[arg(long)]
+    force: bool,
+    /// Stay and show what happens
+    #[arg(long, short)]
+    follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[arg(long)]
+    app: Option<App>,
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Option<Environment>,
+    /// How many at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// The rollout's id, or its first digits
+    rollout: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The rollout's id, or its first digits
+    pub(super) rollout: String,
+    /// Only this server
+    #[arg(long)]
+    pub(super) server: Option<ServerName>,
+    /// Only this step
+    #[arg(long)]
+    pub(super) step: Option<StepName>,
+    /// From this offset of the step's log on; needs --server and --step
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub(super) since: u64,
+    /// And what comes, until the rollout has ended
+    #[arg(long, short)]
+    pub(super) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AbortArgs {
+    /// The rollout's id, or its first digits
+    rollout: String,
+    /// Why, for those who find it aborted
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The app, with --env
+    #[arg(required_unless_present = "rollout", requires = "environment")]
+    app: Option<App>,
+    #[arg(long = "env", value_name = "ENV", requires = "app")]
+    environment: Option<Environment>,
+    /// The servers that this rollout changed, instead of APP and --env
+    #[arg(long, value_name = "ID", conflicts_with_all = ["app", "environment"])]
+    rollout: Option<String>,
+    /// Why, for those who find it rolled back
+    #[arg(long)]
+    reason: String,
+    /// Only these servers
+    #[arg(long, value_name = "SELECTOR")]
+    only: Option<String>,
+    /// Stay and show what happens
+    #[arg(long, short)]
+    follow: bool,
+}
+
+pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Printer) -> Result<Exit> {
+    match command {
+        RolloutCommand::Start(args) => start(args, client, printer).await,
+        RolloutCommand::List(args) => list(args, client, printer).await,
+        RolloutCommand::Show(args) => {
+            let request = v1::ShowRolloutRequest { rollout: resolve(client, &args.rollout).await? };
+            let answer = client
+                .operators()
+                .show_rollout(unary(request))
+                .await
+                .map_err(|status| client.failure(status))?;
+            printer.show(&Rollout::from(answer.into_inner()), result_table)?;
+            Ok(Exit::Done)
+        }
+        RolloutCommand::Follow(args) => {
+            let rollout = resolve(client, &args.rollout).await?;
+            follow(client, &rollout, printer).await
+        }
+        RolloutCommand::Logs(args) => logs::run(args, client, printer).await,
+        RolloutCommand::Abort(args) => {
+            let rollout = resolve(client, &args.rollout).await?;
+            let request = unary(v1::AbortRolloutRequest { rollout, reason: args.reason });
+            let answer =
+                client.operators().abort_rollout(request).await.map_err(|status| client.failure(status))?;
+            printer.show(&Rollout::from(answer.into_inner()), result_table)?;
+            Ok(Exit::Done)
+        }
+        RolloutCommand::Rollback(args) => rollback(args, client, printer).await,
+    }
+}
+
+async fn start(args: StartArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+    let (app, version) = args.artifact;
+    let request = v1::StartRolloutRequest {
+        app: app.into(),
+        version: version.into(),
+        environment: args.environment.into(),
+        waves: args.waves,
+        selector: args.only.unwrap_or_default(),
+        force: args.force,
+    };
+    let answer =
+        client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
+    started(answer.into_inner().into(), args.follow, client, printer).await
+}
+
+async fn rollback(args: RollbackArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+    let rollout = match &args.rollout {
+        Some(given) => resolve(client, given).await?,
+        None => String::new(),
+    };
+    let request = v1::RollbackRequest {
+        app: args.app.map(String::from).unwrap_or_default(),
+        environment: args.environment.map(String::from).unwrap_or_default(),
+        rollout,
+        reason: args.reason,
+        selector: args.only.unwrap_or_default(),
+    };
+    let answer =
+        client.operators().rollback(unary(request)).await.map_err(|status| client.failure(status))?;
+    started(answer.into_inner().into(), args.follow, client, printer).await
+}
+
+async fn started(rollout: Rollout, stay: bool, client: &Client, printer: &Printer) -> Result<Exit> {
+    if stay {
+        return follow(client, &rollout.id, printer).await;
+    }
+    printer.show(&rollout, result_table)?;
+    // One that ended at once (nothing to do, refused) says so by its code.
+    let Some(code) = rollout.exit_code else {
+        if printer.format() == Format::Text {
+            printer.note(&format!("follow it: consign rollout follow {}", short(&rollout.id, 8)))?;
+        }
+        return Ok(Exit::Done);
+    };
+    Ok(Exit::of_rollout(Some(code)))
+}
+
+async fn list(args: ListArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+    let request = v1::ListRolloutsRequest {
+        app: args.app.map(String::from).unwrap_or_default(),
+        environment: args.environment.map(String::from).unwrap_or_default(),
+        limit: args.limit,
+    };
+    let answer =
+        client.operators().list_rollouts(unary(request)).await.map_err(|status| client.failure(status))?;
+    let rollouts: Vec<Rollout> = answer.into_inner().rollouts.into_iter().map(Into::into).collect();
+    printer.show(&rollouts, |rollouts| list_text(rollouts, SystemClock.now()))?;
+    Ok(Exit::Done)
+}
+
+fn list_text(rollouts: &[Rollout], now: UnixMs) -> String {
+    if rollouts.is_empty() {
+        return "no rollouts; begin with `consign rollout start APP@VERSION --env ENV`\n".into();
+    }
+    let rows: Vec<Vec<String>> = rollouts
+        .iter()
+        .map(|rollout| {
+            let took = UnixMs(rollout.ended_ms.unwrap_or(now.0)).since(UnixMs(rollout.started_ms));
+            vec![
+                short(&rollout.id, 8),
+                rollout.kind.clone(),
+                format!("{}@{}", rollout.app, rollout.version),
+                rollout.environment.clone(),
+                rollout.state.clone(),
+                ago(rollout.started_ms, now),
+                span(took),
+                rollout.started_by.clone(),
+            ]
+        })
+        .collect();
+    table(&["ROLLOUT", "KIND", "ARTIFACT", "ENVIRONMENT", "STATE", "STARTED", "TOOK", "BY"], &rows)
+}

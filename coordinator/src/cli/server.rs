@@ -1,0 +1,382 @@
+//! `consign server`: who is enrolled, and the one string that enrols another.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use clap::{Args, Subcommand};
+use consign_common::{
+    name::{Environment, ServerName},
+    time::{Clock, SystemClock, UnixMs},
+    trust::{JoinRole, JoinToken, TrustRoot, TrustRootPin},
+};
+use consign_proto::v1;
+use serde::Serialize;
+
+use super::{
+    client::{Client, unary},
+    failure::{Doing, Failure, Result},
+    output::Server,
+    print::{Format, Printer},
+    profile::Home,
+    text::{ago, pairs, parse_span, short, span, table},
+    trust,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerCommand {
+    /// Make the string that enrols a server: `consign-agent enroll TOKEN` on that machine
+    #[command(after_help = "Example:
+  consign server token --name web-1 --env staging")]
+    Token(TokenArgs),
+    /// List servers, with what runs on them
+    List(ListArgs),
+    /// Show one server
+    Show(NameArgs),
+    /// Let a disabled server take part in rollouts again
+    Enable(NameArgs),
+    /// Keep a server out of rollouts
+    Disable(DisableArgs),
+    /// Remove a server: its identity ends within a second
+    Remove(NameArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// The server's name
+    #[arg(long)]
+    name: ServerName,
+    /// The environment it belongs to, for good
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Environment,
+    /// How long the token can be used
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_span)]
+    ttl: Duration,
+    /// The name is in use, and its old identity ends when the token is used
+    #[arg(long)]
+    replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only this environment
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Option<Environment>,
+    /// Only these: web-1,web-2 or role=web,zone!=b
+    #[arg(long, value_name = "SELECTOR")]
+    only: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    name: ServerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DisableArgs {
+    name: ServerName,
+    /// Why, for those who find it disabled
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct TokenMade {
+    token: String,
+    name: String,
+    expires_ms: u64,
+}
+
+pub(super) async fn run(
+    command: ServerCommand,
+    home: &Home,
+    client: &Client,
+    printer: &Printer,
+) -> Result<()> {
+    match command {
+        ServerCommand::Token(args) => token(args, home, client, printer).await,
+        ServerCommand::List(args) => {
+            let request = v1::ListServersRequest {
+                environment: args.environment.map(String::from).unwrap_or_default(),
+                selector: args.only.unwrap_or_default(),
+                name: String::new(),
+            };
+            let servers = list(client, request).await?;
+            printer.show(&servers, |servers| list_text(servers, SystemClock.now()))
+        }
+        ServerCommand::Show(args) => {
+            let request = v1::ListServersRequest { name: args.name.to_string(), ..Default::default() };
+            let server = list(client, request).await?.into_iter().next().ok_or_else(|| {
+                Failure::new(format!("there is no server {}", args.name))
+                    .next("`consign server list` shows all")
+            })?;
+            printer.show(&server, |server| show_text(server, SystemClock.now()))
+        }
+        ServerCommand::Enable(args) => set(args.name, true, String::new(), client, printer).await,
+        ServerCommand::Disable(args) => set(args.name, false, args.reason, client, printer).await,
+        ServerCommand::Remove(args) => {
+            let request = unary(v1::RemoveServerRequest { name: args.name.to_string() });
+            client.operators().remove_server(request).await.map_err(|status| client.failure(status))?;
+            removed(printer, args.name.as_str())
+        }
+    }
+}
+
+/// What a removal answers.
+pub(super) fn removed(printer: &Printer, name: &str) -> Result<()> {
+    #[derive(Serialize)]
+    struct Removed<'a> {
+        removed: &'a str,
+    }
+    printer.show(&Removed { removed: name }, |it| format!("removed {}\n", it.removed))
+}
+
+async fn list(client: &Client, request: v1::ListServersRequest) -> Result<Vec<Server>> {
+    let answer =
+        client.operators().list_servers(unary(request)).await.map_err(|status| client.failure(status))?;
+    Ok(answer.into_inner().servers.into_iter().map(Server::from).collect())
+}
+
+async fn set(
+    name: ServerName,
+    enabled: bool,
+    reason: String,
+    client: &Client,
+    printer: &Printer,
+) -> Result<()> {
+    let request = unary(v1::SetServerRequest { name: name.to_string(), enabled, reason });
+    let answer = client.operators().set_server(request).await.map_err(|status| client.failure(status))?;
+    printer.show(&Server::from(answer.into_inner()), |server| show_text(server, SystemClock.now()))
+}
+
+async fn token(args: TokenArgs, home: &Home, client: &Client, printer: &Printer) -> Result<()> {
+    let (envelope, root) = trust::newest(home, client).await?;
+    if !root.environments.contains_key(&args.environment) {
+        return Err(Failure::new(format!(
+            "the trust root does not name the environment {}",
+            args.environment
+        ))
+        .next(format!("name it: consign trust update --add-env {}", args.environment)));
+    }
+    let request = v1::CreateTokenRequest {
+        name: args.name.to_string(),
+        environment: args.environment.to_string(),
+        role: "agent".into(),
+        ttl_seconds: seconds(args.ttl)?,
+        replace: args.replace,
+    };
+    let role = JoinRole::Agent { environment: args.environment };
+    let made = make_token(request, args.name, role, (&envelope, &root), home, client).await?;
+    show_token(&made, "sudo consign-agent enroll TOKEN --allow-app APP", printer)
+}
+
+/// Asks the coordinator for an id and a secret, and adds what the other machine shall believe: from our own pins.
+pub(super) async fn make_token(
+    request: v1::CreateTokenRequest,
+    name: ServerName,
+    role: JoinRole,
+    (envelope, root): (&[u8], &TrustRoot),
+    home: &Home,
+    client: &Client,
+) -> Result<TokenMade> {
+    let profile = home.profile()?;
+    let pinned = root
+        .coordinators
+        .iter()
+        .any(|pin| pin.id == profile.coordinator && pin.ca_sha256 == profile.ca_sha256);
+    if !pinned {
+        return Err(Failure::refused(format!(
+            "the trust root does not name the coordinator {} with the CA of your profile",
+            profile.coordinator
+        )));
+    }
+    let answer = client
+        .operators()
+        .create_token(unary(request))
+        .await
+        .map_err(|status| client.failure(status))?
+        .into_inner();
+    let or = |given: String, own: String| if given.is_empty() { own } else { given };
+    let token = JoinToken {
+        enrolment: vec![or(answer.enrolment_address, profile.enrolment)],
+        addresses: vec![or(answer.address, profile.address)],
+        coordinator: profile.coordinator,
+        ca_sha256: profile.ca_sha256,
+        trust_root: TrustRootPin {
+            version: root.version,
+            sha256: TrustRoot::pin(envelope).doing(|| "the pinned trust root".into())?,
+        },
+        id: answer.token_id,
+        secret: STANDARD.encode(answer.token_secret),
+        name: name.clone(),
+        role,
+    };
+    let text = token.to_text().doing(|| "failed to make the token".into())?;
+    Ok(TokenMade { token: text, name: name.to_string(), expires_ms: answer.expires_ms })
+}
+
+/// Exactly one string on stdout; the words about it on stderr.
+pub(super) fn show_token(made: &TokenMade, use_it: &str, printer: &Printer) -> Result<()> {
+    printer.show(made, |made| format!("{}\n", made.token))?;
+    if printer.format() == Format::Text {
+        printer.note(&format!(
+            "good for one use as {}, until {}; on that machine:\n  {use_it}",
+            made.name,
+            UnixMs(made.expires_ms)
+        ))?;
+    }
+    Ok(())
+}
+
+pub(super) fn seconds(span: Duration) -> Result<u32> {
+    u32::try_from(span.as_secs()).map_err(|_| Failure::usage("--ttl is too long"))
+}
+
+/// What a person should know first of a server.
+fn state(server: &Server) -> String {
+    let mut words = vec![if server.online { "online" } else { "offline" }.to_owned()];
+    if !server.enabled {
+        words.push("disabled".into());
+    }
+    if server.clock_skew {
+        words.push(format!("clock {}", offset(server.clock_offset_ms)));
+    }
+    if !server.trust_root_error.is_empty() {
+        words.push("trust root refused".into());
+    }
+    words.join(", ")
+}
+
+fn offset(ms: i64) -> String {
+    let way = if ms < 0 { "behind" } else { "ahead" };
+    format!("{} {way}", span(Duration::from_millis(ms.unsigned_abs())))
+}
+
+fn labels(server: &Server) -> String {
+    server.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn list_text(servers: &[Server], now: UnixMs) -> String {
+    if servers.is_empty() {
+        return "no servers; enrol one with `consign server token --name NAME --env ENV`\n".into();
+    }
+    let rows: Vec<Vec<String>> = servers
+        .iter()
+        .map(|server| {
+            let apps: Vec<String> = server
+                .apps
+                .iter()
+                .map(|app| {
+                    let version = if app.good.is_empty() { "-" } else { &app.good_version };
+                    format!("{}@{version}", app.app)
+                })
+                .collect();
+            let seen = if server.online { "now".into() } else { ago(server.last_seen_ms, now) };
+            vec![
+                server.name.clone(),
+                server.environment.clone(),
+                state(server),
+                seen,
+                apps.join(" "),
+                labels(server),
+            ]
+        })
+        .collect();
+    table(&["SERVER", "ENVIRONMENT", "STATE", "SEEN", "APPS", "LABELS"], &rows)
+}
+
+fn show_text(server: &Server, now: UnixMs) -> String {
+    let mut rows = vec![
+        vec!["server".into(), server.name.clone()],
+        vec!["environment".into(), server.environment.clone()],
+        vec!["state".into(), state(server)],
+    ];
+    let mut row = |name: &str, value: String| {
+        if !value.is_empty() {
+            rows.push(vec![name.into(), value]);
+        }
+    };
+    if !server.enabled {
+        row("disabled", format!("by {}: {}", server.disabled_by, server.disabled_reason));
+    }
+    row("labels", labels(server));
+    row("seen", ago(server.last_seen_ms, now));
+    row("clock", offset(server.clock_offset_ms));
+    row(
+        "agent",
+        format!(
+            "{} on {} {}{}",
+            server.agent_version,
+            server.os,
+            server.arch,
+            if server.root { "" } else { ", without root" }
+        ),
+    );
+    row("identity", server.identity.clone());
+    row("certificate", format!("until {}", UnixMs(server.certificate_expires_ms)));
+    row("trust root", format!("version {}", server.trust_root_version));
+    row("refused", server.trust_root_error.clone());
+    for app in &server.apps {
+        let good = if app.good.is_empty() {
+            "nothing good yet".into()
+        } else {
+            format!("{} ({})", app.good_version, short(&app.good, 12))
+        };
+        row(&format!("app {}", app.app), good);
+    }
+    pairs(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::ServerApp;
+
+    fn server(name: &str) -> Server {
+        Server {
+            name: name.into(),
+            environment: "staging".into(),
+            labels: [("role".into(), "web".into()), ("zone".into(), "b".into())].into(),
+            online: true,
+            enabled: true,
+            disabled_reason: String::new(),
+            disabled_by: String::new(),
+            agent_version: "0.1.0".into(),
+            last_seen_ms: 1_700_000_000_000,
+            clock_offset_ms: 12,
+            clock_skew: false,
+            apps: vec![ServerApp {
+                app: "shop".into(),
+                good: "ab".repeat(32),
+                good_version: "1.2.0".into(),
+                before: String::new(),
+                current: "ab".repeat(32),
+            }],
+            trust_root_version: 2,
+            trust_root_error: String::new(),
+            identity: "consign://agent/0123".into(),
+            certificate_expires_ms: 1_707_000_000_000,
+            root: true,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+        }
+    }
+
+    const NOW: UnixMs = UnixMs(1_700_000_240_000);
+
+    #[test]
+    fn a_list_shows_what_needs_a_person() {
+        let mut skewed = server("web-2");
+        (skewed.clock_skew, skewed.clock_offset_ms) = (true, -7_200_000);
+        let mut away = server("web-3");
+        (away.online, away.enabled, away.apps) = (false, false, vec![]);
+        insta::assert_snapshot!(list_text(&[server("web-1"), skewed, away], NOW));
+    }
+
+    #[test]
+    fn one_server_shows_all() {
+        let mut disabled = server("web-1");
+        (disabled.enabled, disabled.disabled_by) = (false, "ada".into());
+        disabled.disabled_reason = "disk\u{1b}[2J is being replaced".into();
+        insta::assert_snapshot!(show_text(&disabled, NOW));
+    }
+}

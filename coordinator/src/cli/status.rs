@@ -1,0 +1,43 @@
+//! `consign status`: the coordinator in one look.
+
+use consign_common::terminal::escape_line;
+use consign_common::time::UnixMs;
+use consign_proto::v1;
+
+use super::{
+    client::{Client, unary},
+    failure::Result,
+    output::Status,
+    print::Printer,
+};
+
+pub(super) async fn run(client: &Client, printer: &Printer) -> Result<()> {
+    let answer = client
+        .operators()
+        .status(unary(v1::StatusRequest {}))
+        .await
+        .map_err(|status| client.failure(status))?;
+    printer.show(&Status::from(answer.into_inner()), text)
+}
+
+fn text(status: &Status) -> String {
+    format!(
+        "coordinator  {} (consign {})
+you          {} ({})
+servers      {} of {} online
+artifacts    {}
+rollouts     {} active
+trust root   {}, valid until {}
+",
+        escape_line(&status.coordinator),
+        escape_line(&status.version),
+        escape_line(&status.identity),
+        escape_line(&status.role),
+        status.servers_online,
+        status.servers,
+        status.artifacts,
+        status.rollouts_active,
+        status.trust_root_version,
+        UnixMs(status.trust_root_expires_ms),
+    )
+}

@@ -1,0 +1,133 @@
+//! The command line as users meet it: every help text, what is refused before anything is done, what init leaves.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use clap::{CommandFactory, Parser};
+use consign_common::trust::{KeyFile, TrustRoot};
+
+use super::{
+    args::{Cli, Command},
+    failure::Exit,
+    init,
+    print::{Format, Printer},
+    profile::Home,
+};
+use crate::bundle::Bundle;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_of_every_command() {
+    fn collect(path: &str, command: &mut clap::Command, text: &mut String) {
+        text.push_str(&format!("==== {path}\n{}\n", command.render_help()));
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names.iter().filter(|name| *name != "help") {
+            if let Some(sub) = command.find_subcommand_mut(name) {
+                collect(&format!("{path} {name}"), sub, text);
+            }
+        }
+    }
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut text = String::new();
+    collect("consign", &mut command, &mut text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn misuse_is_exit_code_2() {
+    for line in [
+        "consign",
+        "consign deploy",
+        "consign rollout start shop --env staging",
+        "consign rollout start Shop@1 --env staging",
+        "consign rollout start shop@1",
+        "consign rollout rollback --reason x",
+        "consign rollout rollback shop --reason x",
+        "consign rollout rollback shop --env staging --rollout 0a1b --reason x",
+        "consign rollout rollback shop --env staging",
+        "consign rollout abort 0a1b",
+        "consign server token --name Web_1 --env staging",
+        "consign server token --name web-1 --env staging --ttl 1",
+        "consign operator add grace --role root",
+        "consign init --env staging",
+        "consign trust update --publisher ci.pub",
+        "consign status --output yaml",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()), "{line}");
+    }
+    assert_eq!(parse("consign rollout --help").unwrap_err().exit_code(), 0);
+}
+
+fn init_into(dir: &Path) -> Result<(), super::failure::Failure> {
+    let cli =
+        parse("consign init --app shop --app blog --env staging --owner ada --advertise deploy.example");
+    let Command::Init(args) = cli.unwrap().command else { panic!("not init") };
+    init::run(&args, &Home::at(dir.to_owned()), &Printer::new(Format::Json))
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn init_makes_a_home_whose_parts_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path().join("new/home"));
+    init_into(home.root()).unwrap();
+
+    let (envelope, root) = home.trust_root().unwrap();
+    let bundle = Bundle::read(&home.bundle_path()).unwrap();
+    assert_eq!(bundle.trust_root().unwrap(), envelope);
+    let (_, owner) = KeyFile::read(&home.owner_key_path()).unwrap();
+    let (_, publisher) = KeyFile::read(&home.publisher_key_path()).unwrap();
+    assert_eq!(root.root.keys, [owner.public().id()]);
+    assert_eq!(root.apps.len(), 2);
+    assert!(root.apps.values().all(|app| app.publishers.keys == [publisher.public().id()]));
+    let profile = home.profile().unwrap();
+    assert_eq!(root.coordinators[0].ca_sha256, profile.ca_sha256);
+    assert_eq!(root.coordinators[0].id, profile.coordinator);
+    assert_eq!(profile.address, "deploy.example:7443");
+    let identity = consign_common::tls::Identity::read(&home.operator_path()).unwrap();
+    assert_eq!(identity.peer().unwrap().spki_sha256, bundle.operator.spki_sha256);
+    assert!(TrustRoot::open_pinned(&envelope, TrustRoot::pin(&envelope).unwrap()).is_ok());
+
+    for path in [home.owner_key_path(), home.publisher_key_path(), home.bundle_path(), home.operator_path()] {
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    assert_eq!(mode(home.root()), 0o700);
+}
+
+#[test]
+fn the_bundle_holds_no_signing_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::at(dir.path().join("home"));
+    init_into(home.root()).unwrap();
+    let bundle = fs::read_to_string(home.bundle_path()).unwrap();
+    for path in [home.owner_key_path(), home.publisher_key_path()] {
+        let (file, _) = KeyFile::read(&path).unwrap();
+        assert!(!bundle.contains(&file.private), "{}", path.display());
+    }
+}
+
+#[test]
+fn init_overwrites_nothing_and_leaves_nothing_half_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    init_into(&home).unwrap();
+    let before = fs::read(home.join("trust-root.json")).unwrap();
+    let failure = init_into(&home).unwrap_err();
+    assert!(failure.what.contains("not empty"), "{failure}");
+    assert_eq!(fs::read(home.join("trust-root.json")).unwrap(), before);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["home"]);
+}
