@@ -1,6 +1,15 @@
 //! The agent: dials out to the coordinator, decides for itself whether an order may run, runs its steps through a
 //! supervisor that outlives it, and streams every byte of output back.
 
+pub mod config;
 pub mod core;
+#[cfg(test)]
+mod fixture;
+pub mod identity;
 pub mod journal;
+pub mod ledger;
+pub mod logs;
 pub mod ports;
+pub mod session;
+pub mod state;
+pub mod status;

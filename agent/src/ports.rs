@@ -97,6 +97,10 @@ pub enum FetchError {
     Unreachable(String),
     #[error("the coordinator does not have it: {0}")]
     NotFound(String),
+    #[error("the coordinator has no such offset: {0}")]
+    OutOfRange(String),
+    #[error("the coordinator sent what does not fit together: {0}")]
+    Malformed(String),
     #[error("the transfer is longer than the {0} bytes that it may be")]
     TooLong(u64),
     #[error("failed to write to {path}")]

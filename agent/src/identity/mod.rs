@@ -1,0 +1,7 @@
+//! Who this server is, and whom it believes: enrolment, renewal, the chain of trust roots.
+
+pub mod enroll;
+pub mod renew;
+pub mod roots;
+
+pub use roots::TrustRoots;

@@ -1,0 +1,101 @@
+//! The session's view of the journal, and of the one thing that the journal does not know: what `current` points at.
+
+use std::{
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use consign_common::{deployment::Attempt, name::Id};
+
+use crate::{
+    journal::{Journal, JournalError},
+    ports::{AppReport, Ledger, PendingLog},
+};
+
+/// A journal that cannot be read is told in the log and answers with nothing: the session stays open, so that the
+/// coordinator sees the server.
+#[derive(Debug)]
+pub struct DiskLedger {
+    journal: Arc<Journal>,
+    apps: PathBuf,
+}
+
+impl DiskLedger {
+    pub fn new(journal: Arc<Journal>, apps: &Path) -> Self {
+        Self { journal, apps: apps.into() }
+    }
+
+    async fn with_current(&self, mut report: AppReport) -> AppReport {
+        if let Some(app) = &report.app
+            && let Some(release) = current_release(&self.apps.join(app.as_str()))
+        {
+            report.current = answer(self.journal.artifact_in(app, &release).await);
+        }
+        report
+    }
+}
+
+impl Ledger for DiskLedger {
+    async fn apps(&self) -> Vec<AppReport> {
+        let mut reports = Vec::new();
+        for report in answer(self.journal.app_reports().await) {
+            reports.push(self.with_current(report).await);
+        }
+        reports
+    }
+
+    async fn open_deployments(&self) -> Vec<Id> {
+        answer(self.journal.open_deployments().await)
+    }
+
+    async fn pending_logs(&self) -> Vec<PendingLog> {
+        answer(self.journal.pending_logs().await)
+    }
+
+    async fn log_acknowledged(&self, deployment: &Id, attempt: Attempt, offset: u64) {
+        // Unrecorded it is only sent again.
+        answer(self.journal.log_acknowledged(deployment, attempt, offset).await);
+    }
+}
+
+fn answer<T: Default>(result: Result<T, JournalError>) -> T {
+    result.unwrap_or_else(|error| {
+        tracing::error!(%error, "the journal cannot be used");
+        T::default()
+    })
+}
+
+/// The release that `current` points at; a link that leads anywhere else is none of ours.
+fn current_release(app: &Path) -> Option<String> {
+    let target = std::fs::read_link(app.join("current")).ok()?;
+    let mut parts = target.components();
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Component::Normal(releases)), Some(Component::Normal(release)), None)
+            if releases == "releases" =>
+        {
+            release.to_str().map(str::to_owned)
+        }
+        (Some(_) | None, _, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_link_to_a_release_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for (target, expected) in [
+            ("releases/1.0-abc", Some("1.0-abc")),
+            ("/etc", None),
+            ("../releases/x", None),
+            ("releases", None),
+            ("releases/a/b", None),
+        ] {
+            let app = tempfile::tempdir_in(dir.path()).unwrap();
+            std::os::unix::fs::symlink(target, app.path().join("current")).unwrap();
+            assert_eq!(current_release(app.path()).as_deref(), expected, "{target}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One session: hello and welcome, then orders down and events up, and heartbeats both ways.
+
+use std::time::Duration;
+
+use consign_common::{
+    deployment::Event,
+    limits::STATEMENTS,
+    name::Id,
+    terminal,
+    time::{Clock as _, SystemClock},
+};
+use consign_proto::v1::{
+    AgentMessage, CoordinatorMessage, Order, TrustRoots as Offered, Welcome, agents_client::AgentsClient,
+    coordinator_message::Kind,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+
+use super::{
+    convert::{self, Host, PROTOCOL},
+    dial::DialError,
+};
+use crate::{
+    identity::{TrustRoots, roots::RootsError},
+    logs::ShipError,
+    ports::{Inbound, Ledger, Outbound},
+};
+
+/// Messages on their way out. More waits in the journal.
+const QUEUE: usize = 64;
+const WELCOME_WITHIN: Duration = Duration::from_secs(20);
+/// Heartbeat intervals without a message after which the line is given up.
+const SILENT_INTERVALS: u32 = 3;
+const SKEW: u32 = 2;
+
+/// Why a session ended, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionEnd {
+    #[error(transparent)]
+    Dial(DialError),
+    #[error("the coordinator refused the session: {0}")]
+    Refused(String),
+    #[error("the coordinator did not answer within {} s", WELCOME_WITHIN.as_secs())]
+    NoWelcome,
+    #[error(
+        "the coordinator speaks version {theirs} of the protocol, this agent {PROTOCOL}; update the older of the two"
+    )]
+    Protocol { theirs: u32 },
+    #[error("the session broke: {0}")]
+    Broken(String),
+    #[error("the coordinator closed the session")]
+    Closed,
+    #[error("nothing came for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the coordinator sent what no coordinator sends: {0}")]
+    Malformed(&'static str),
+    #[error("log shipping ended: {0}")]
+    Logs(ShipError),
+    #[error("the certificate was renewed")]
+    NewIdentity,
+    #[error("this agent is stopping")]
+    ManagerEnded,
+}
+
+impl SessionEnd {
+    pub(super) fn was_welcomed(&self) -> bool {
+        match self {
+            Self::Dial(_) | Self::Refused(_) | Self::NoWelcome | Self::Protocol { .. } => false,
+            Self::Broken(_)
+            | Self::Closed
+            | Self::Silent(_)
+            | Self::Malformed(_)
+            | Self::Logs(_)
+            | Self::NewIdentity
+            | Self::ManagerEnded => true,
+        }
+    }
+}
+
+/// An open session.
+pub(super) struct Stream {
+    incoming: Streaming<CoordinatorMessage>,
+    outgoing: mpsc::Sender<AgentMessage>,
+    heartbeat: Duration,
+}
+
+impl Stream {
+    /// Says hello and waits for the welcome.
+    pub(super) async fn open(
+        client: &mut AgentsClient<Channel>,
+        host: &Host,
+        ledger: &impl Ledger,
+        roots: &TrustRoots,
+    ) -> Result<(Self, Welcome), SessionEnd> {
+        let (outgoing, queue) = mpsc::channel(QUEUE);
+        let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
+        let apps = ledger.apps().await;
+        let hello = convert::hello(host, SystemClock.now(), roots.current().version, apps, open);
+        outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
+        let welcomed = timeout(WELCOME_WITHIN, async {
+            let mut incoming =
+                client.session(ReceiverStream::new(queue)).await.map_err(refused)?.into_inner();
+            let first = incoming.message().await.map_err(refused)?.ok_or(SessionEnd::Closed)?;
+            match first.kind {
+                Some(Kind::Welcome(welcome)) => Ok((incoming, welcome)),
+                Some(Kind::Heartbeat(_) | Kind::Order(_) | Kind::EventAck(_) | Kind::TrustRoots(_))
+                | None => Err(SessionEnd::Malformed("its first message is not a welcome")),
+            }
+        });
+        let (incoming, welcome) = welcomed.await.map_err(|_| SessionEnd::NoWelcome)??;
+        if welcome.protocol.abs_diff(PROTOCOL) > SKEW {
+            return Err(SessionEnd::Protocol { theirs: welcome.protocol });
+        }
+        let heartbeat = Duration::from_secs(welcome.heartbeat_seconds.clamp(1, 300).into());
+        Ok((Self { incoming, outgoing, heartbeat }, welcome))
+    }
+
+    /// Until the session ends. Both queues are waited for without holding up anything else: neither a manager that is
+    /// busy nor a line that is slow stops the heartbeats.
+    pub(super) async fn serve(
+        mut self,
+        coordinator: String,
+        roots: &std::sync::Arc<TrustRoots>,
+        inbound: &mpsc::Sender<Inbound>,
+        outbound: &mut mpsc::Receiver<Outbound>,
+        logs_changed: &Notify,
+    ) -> SessionEnd {
+        let patience = self.heartbeat * SILENT_INTERVALS;
+        let mut beat = interval(self.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut for_manager = Some(Inbound::Connected);
+        let mut for_coordinator: Option<AgentMessage> = None;
+        loop {
+            tokio::select! {
+                permit = inbound.reserve(), if for_manager.is_some() => match permit {
+                    Ok(permit) => {
+                        if let Some(message) = for_manager.take() {
+                            permit.send(message);
+                        }
+                        heard = Instant::now();
+                    }
+                    Err(_) => return SessionEnd::ManagerEnded,
+                },
+                permit = self.outgoing.reserve(), if for_coordinator.is_some() => match permit {
+                    Ok(permit) => {
+                        if let Some(message) = for_coordinator.take() {
+                            permit.send(message);
+                        }
+                    }
+                    Err(_) => return SessionEnd::Closed,
+                },
+                message = self.incoming.message(), if for_manager.is_none() => {
+                    heard = Instant::now();
+                    let message = match message {
+                        Ok(Some(message)) => message,
+                        Ok(None) => return SessionEnd::Closed,
+                        Err(status) => return broken(&status),
+                    };
+                    match receive(message, &coordinator) {
+                        Ok(Received::Nothing) => {}
+                        Ok(Received::ForManager(message)) => for_manager = Some(message),
+                        Ok(Received::TrustRoots(offered)) => {
+                            let taken = take(roots.clone(), offered).await;
+                            if self.outgoing.send(taken).await.is_err() {
+                                return SessionEnd::Closed;
+                            }
+                        }
+                        Err(why) => return SessionEnd::Malformed(why),
+                    }
+                }
+                said = outbound.recv(), if for_coordinator.is_none() => match said {
+                    Some(said) => {
+                        if begins_or_ends_a_log(&said) {
+                            logs_changed.notify_one();
+                        }
+                        for_coordinator = Some(convert::outbound(said));
+                    }
+                    None => return SessionEnd::ManagerEnded,
+                },
+                _ = beat.tick() => {
+                    if for_manager.is_none() && heard.elapsed() > patience {
+                        return SessionEnd::Silent(patience);
+                    }
+                    // A full queue is a line that is busy or dead; silence will tell which.
+                    drop(self.outgoing.try_send(convert::heartbeat(SystemClock.now())));
+                }
+            }
+        }
+    }
+}
+
+enum Received {
+    Nothing,
+    ForManager(Inbound),
+    TrustRoots(Offered),
+}
+
+fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &'static str> {
+    match message.kind {
+        Some(Kind::Order(Order { document, statements })) => {
+            if statements.len() > STATEMENTS {
+                return Err("an order with more statements than are allowed");
+            }
+            Ok(Received::ForManager(Inbound::Order {
+                document: document.into(),
+                statements: statements.into_iter().map(Vec::from).collect(),
+                connected: coordinator.into(),
+            }))
+        }
+        Some(Kind::EventAck(ack)) => {
+            let deployment: Id =
+                ack.deployment.parse().map_err(|_| "an acknowledgement for no deployment")?;
+            Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
+        }
+        Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
+        Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
+        Some(Kind::Welcome(_)) => Err("a second welcome"),
+        // A kind that a newer coordinator knows.
+        None => Ok(Received::Nothing),
+    }
+}
+
+/// Takes new trust roots, and says which version is in force now.
+async fn take(roots: std::sync::Arc<TrustRoots>, offered: Offered) -> AgentMessage {
+    let before = roots.current().version;
+    let taking = roots.clone();
+    let taken = tokio::task::spawn_blocking(move || taking.take(&offered.envelopes)).await;
+    let version = roots.current().version;
+    if version != before {
+        tracing::info!(version, "new trust root");
+    }
+    let error = match taken {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error @ (RootsError::Offered(_) | RootsError::Refused { .. } | RootsError::Io { .. }))) => {
+            tracing::warn!(%error, "trust root refused");
+            error.to_string()
+        }
+        Err(error) => error.to_string(),
+    };
+    convert::trust_root_taken(version, error)
+}
+
+fn begins_or_ends_a_log(said: &Outbound) -> bool {
+    match said {
+        Outbound::Event { body, .. } => match body {
+            Event::Started { .. } | Event::Spawned { .. } | Event::Finished { .. } | Event::Ended { .. } => {
+                true
+            }
+            Event::Accepted { .. }
+            | Event::Staging { .. }
+            | Event::Staged { .. }
+            | Event::Skipped { .. }
+            | Event::Returning { .. }
+            | Event::Cancelling { .. } => false,
+        },
+        Outbound::Refused { .. } => false,
+    }
+}
+
+fn refused(status: Status) -> SessionEnd {
+    SessionEnd::Refused(describe(&status))
+}
+
+fn broken(status: &Status) -> SessionEnd {
+    SessionEnd::Broken(describe(status))
+}
+
+/// A status in words that are safe in a terminal and in the journal.
+pub(super) fn describe(status: &Status) -> String {
+    let message = terminal::escape_line(status.message());
+    if message.is_empty() { status.code().to_string() } else { message }
+}
