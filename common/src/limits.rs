@@ -50,6 +50,8 @@ pub const ROLE_KEYS: usize = 64;
 pub const SIGNATURES: usize = 32;
 /// Statements with an order.
 pub const STATEMENTS: usize = 32;
+/// Labels of a server.
+pub const LABELS: usize = 64;
 /// Nesting of JSON: the parser's stack.
 pub const JSON_DEPTH: usize = 16;
 /// Bytes of an order's document.

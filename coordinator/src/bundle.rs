@@ -7,6 +7,7 @@ use std::{io, path::Path};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use consign_common::{
     digest::Sha256,
+    json,
     limits::TRUST_ROOT_BYTES,
     name::{Id, Owner},
     time::UnixMs,
@@ -78,7 +79,8 @@ impl Bundle {
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self, InvalidBundle> {
-        let bundle: Self = serde_json::from_slice(bytes)
+        let max = usize::try_from(BYTES).unwrap_or(usize::MAX);
+        let bundle: Self = json::from_slice(bytes, max)
             .map_err(|error| InvalidBundle::Content { why: error.to_string() })?;
         if bundle.format != FORMAT {
             return Err(InvalidBundle::Content { why: format!("its format is {:?}", bundle.format) });

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Sha256,
+    json,
     name::{Environment, ServerName},
 };
 
@@ -89,19 +90,19 @@ impl JoinToken {
         let encoded = text.strip_prefix(PREFIX).ok_or(InvalidToken::Prefix)?;
         let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| InvalidToken::Damaged)?;
         let length = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(InvalidToken::Damaged)?;
-        let (json, checksum) = bytes.split_at(length);
-        if Sha256::of(json).as_bytes().get(..CHECKSUM_BYTES) != Some(checksum) {
+        let (document, checksum) = bytes.split_at(length);
+        if Sha256::of(document).as_bytes().get(..CHECKSUM_BYTES) != Some(checksum) {
             return Err(InvalidToken::Damaged);
         }
-        let token: Self =
-            serde_json::from_slice(json).map_err(|error| InvalidToken::Content(error.to_string()))?;
+        let token: Self = json::from_slice(document, TEXT_BYTES)
+            .map_err(|error| InvalidToken::Content(error.to_string()))?;
         token.check()?;
         Ok(token)
     }
 
     pub fn to_text(&self) -> Result<String, InvalidToken> {
         self.check()?;
-        let mut bytes = serde_json::to_vec(self).map_err(|error| InvalidToken::Content(error.to_string()))?;
+        let mut bytes = json::to_vec(self);
         let digest = Sha256::of(&bytes);
         bytes.extend(digest.as_bytes().iter().take(CHECKSUM_BYTES));
         let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
