@@ -3,7 +3,9 @@
 mod registry;
 mod selector;
 mod server;
+mod sessions;
 
 pub use registry::{NewServer, Registry, RegistryError};
 pub use selector::{InvalidSelector, Selector};
 pub use server::{AppReport, Enablement, Report, Server};
+pub use sessions::{Sent, Session, Sessions, ToAgent};

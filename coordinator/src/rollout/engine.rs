@@ -49,6 +49,10 @@ pub enum News {
     ClockSkew {
         message: String,
     },
+    /// It is where it was to be brought.
+    NothingToDo,
+    /// It cannot be ordered, for this reason.
+    Impossible(End),
     Accepted,
     Returning,
     Ended(End),
@@ -57,7 +61,7 @@ pub enum News {
 /// What is to be done. Written down with the state that it came with before it is done; doing it twice is harmless.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Look for the server, and answer with `Ready`, `Absent`, `Disabled` or `ClockSkew`.
+    /// Look for the server, and answer with any of the first six `News`.
     Find {
         server: ServerName,
     },
@@ -169,6 +173,8 @@ fn found(kind: Kind, news: News) -> Option<ServerState> {
             End::Refused { code: "clock-skew".to_owned(), message }
         }
         (News::Absent, _) => End::Offline,
+        (News::NothingToDo, _) => End::NoOp,
+        (News::Impossible(end), _) => end,
         (News::Disabled { because }, _) => End::Skipped { because: format!("disabled: {because}") },
         (News::Accepted | News::Returning | News::Ended(_), _) => return None,
     };
@@ -186,7 +192,12 @@ fn progressed(kind: Kind, state: &ServerState, news: News, aborting: bool) -> Op
             let because = "it is not connected, so nobody knows whether it stopped".to_owned();
             Some(ServerState::Ended { end: End::Unknown { because } })
         }
-        News::Absent | News::Ready | News::Disabled { .. } | News::ClockSkew { .. } => None,
+        News::Absent
+        | News::Ready
+        | News::Disabled { .. }
+        | News::ClockSkew { .. }
+        | News::NothingToDo
+        | News::Impossible(_) => None,
     }
 }
 

@@ -39,6 +39,8 @@ fn news() -> Vec<News> {
         News::Absent,
         News::Disabled { because: "x".into() },
         News::ClockSkew { message: "x".into() },
+        News::NothingToDo,
+        News::Impossible(End::Refused { code: "nothing-to-return-to".into(), message: "x".into() }),
         News::Accepted,
         News::Returning,
     ];

@@ -1,0 +1,547 @@
+//! Feeds the engine, and does what it says.
+//!
+//! There is nothing in memory that matters: every event is one writing transaction that reads the rollout, applies the
+//! event, and writes the new state, the orders and the feed's rows. What is done after the commit (sending, looking for
+//! a server, waking followers) may be lost at any instant; [`Controller::resume`] and the agents' own reconnecting bring
+//! it back. Transactions queue at the store's one writer, which is all the ordering that is needed.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use consign_common::{
+    deployment::Event as AgentEvent,
+    json,
+    limits::{CLOCK_SKEW_MS, EVENT_BYTES},
+    name::{Id, ServerName},
+    time::{Clock, UnixMs},
+};
+
+use super::{
+    feed::Feed,
+    library::{Library, LibraryError},
+    orders,
+    rows::{Changed, DeploymentRow, OrderRow, OrderTag, RolloutRow},
+    store::{self, Write},
+    view,
+};
+use crate::{
+    fleet::{Enablement, Registry, RegistryError, Sent, Sessions, ToAgent},
+    rollout::{self, Command, End, Event, Kind, Member, News, Phase, ServerState},
+    store::{Store, StoreError},
+};
+
+/// How long the coordinator waits for servers that are not there.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a server whose turn has come.
+    pub turn: Duration,
+    /// For a server that was told to cancel, before it is `unknown`: longer than an agent's restart.
+    pub cancel: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { turn: Duration::from_secs(10), cancel: Duration::from_secs(60) }
+    }
+}
+
+#[derive(Debug)]
+pub struct Controller {
+    pub(super) store: Arc<Store>,
+    pub(super) registry: Registry,
+    pub(super) library: Library,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) feed: Feed,
+    pub(super) clock: Arc<dyn Clock>,
+    patience: Patience,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error("no randomness for a new id")]
+    Random,
+}
+
+impl From<sqlx::Error> for ControllerError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// An event as an agent sent it.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    pub deployment: Id,
+    pub sequence: u64,
+    pub at: UnixMs,
+    pub body: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Durable here up to this sequence.
+    Up(u64),
+    /// Nothing to acknowledge: it was news of the moment.
+    Passing,
+}
+
+/// Why an agent's event or order answer is not taken. The session goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    #[error("there is no deployment {deployment} on this server")]
+    NotYours { deployment: Id },
+    #[error("event {sequence} of {deployment} came when {expected} was expected")]
+    Gap { deployment: Id, sequence: u64, expected: u64 },
+    #[error("event {sequence} of {deployment} cannot be read: {why}")]
+    Unreadable { deployment: Id, sequence: u64, why: String },
+    #[error(transparent)]
+    Failed(#[from] ControllerError),
+}
+
+impl From<StoreError> for NotTaken {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<sqlx::Error> for NotTaken {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// What is left to do when the transaction is durable.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    find: VecDeque<(Id, ServerName)>,
+    send: Vec<OrderRow>,
+    /// Servers that were told to cancel: if they are not there, they get a last chance.
+    cancelled: Vec<(Id, ServerName)>,
+}
+
+impl Controller {
+    pub fn new(
+        store: Arc<Store>,
+        sessions: Arc<Sessions>,
+        feed: Feed,
+        clock: Arc<dyn Clock>,
+        patience: Patience,
+    ) -> Arc<Self> {
+        let registry = Registry::new(Arc::clone(&store));
+        let library = Library::new(Arc::clone(&store));
+        Arc::new(Self { store, registry, library, sessions, feed, clock, patience })
+    }
+
+    /// Takes up what a former process left: call once, before the first agent can connect.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), ControllerError> {
+        let mut after = After::default();
+        for row in store::unended(self.store.read()).await? {
+            for member in &row.state.members {
+                let place = (row.id.clone(), member.server.clone());
+                match (&row.state.phase, &member.state) {
+                    (_, ServerState::Due) => after.find.push_back(place),
+                    (
+                        Phase::Aborting { .. },
+                        ServerState::Ordered | ServerState::Running | ServerState::Returning,
+                    ) => after.cancelled.push(place),
+                    (
+                        Phase::Queued | Phase::Running | Phase::Stopping | Phase::Ended { .. },
+                        ServerState::Ordered | ServerState::Running | ServerState::Returning,
+                    )
+                    | (_, ServerState::Pending | ServerState::Ended { .. }) => {}
+                }
+            }
+        }
+        self.perform(after).await
+    }
+
+    /// An agent's session began: it is told what it has not answered, and servers whose turn it is are served.
+    pub async fn connected(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
+        let mut after =
+            After { send: store::open_orders(self.store.read(), server).await?, ..After::default() };
+        for row in store::unended(self.store.read()).await? {
+            if row.state.member(server).is_some_and(|member| member.state == ServerState::Due) {
+                after.find.push_back((row.id, server.clone()));
+            }
+        }
+        self.perform(after).await
+    }
+
+    /// An agent's session ended. What it executes goes on without us; only who waits for a cancelled server is told.
+    pub async fn disconnected(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
+        for row in store::unended(self.store.read()).await? {
+            let ordered = row.state.member(server).is_some_and(|member| member.state.is_ordered());
+            if ordered && matches!(row.state.phase, Phase::Aborting { .. }) {
+                self.expect_back(row.id, server.clone(), self.patience.cancel);
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent told of a deployment. Durable when this returns.
+    pub async fn event(
+        self: &Arc<Self>,
+        server: &ServerName,
+        reported: &Reported,
+    ) -> Result<Heard, NotTaken> {
+        let Reported { deployment, sequence, at, body } = reported;
+        let mut write = self.store.write().await?;
+        let row = store::deployment(&mut *write, deployment).await?.filter(|row| row.server == *server);
+        let Some(mut row) = row else {
+            return Err(NotTaken::NotYours { deployment: deployment.clone() });
+        };
+        let event: AgentEvent =
+            json::from_slice(body, EVENT_BYTES).map_err(|error| NotTaken::Unreadable {
+                deployment: deployment.clone(),
+                sequence: *sequence,
+                why: error.to_string(),
+            })?;
+        let passing = matches!(event, AgentEvent::Staging { .. });
+        if !passing {
+            if *sequence <= row.sequence {
+                return Ok(Heard::Up(row.sequence));
+            }
+            if *sequence != row.sequence + 1 {
+                return Err(NotTaken::Gap {
+                    deployment: deployment.clone(),
+                    sequence: *sequence,
+                    expected: row.sequence + 1,
+                });
+            }
+            store::add_event(&mut write, deployment, *sequence, *at, body).await?;
+            row.sequence = *sequence;
+        }
+        let after = self.take(&mut write, row, &event, *at).await?;
+        write.commit().await?;
+        self.perform(after).await?;
+        Ok(if passing { Heard::Passing } else { Heard::Up(*sequence) })
+    }
+
+    /// An agent refused an order.
+    pub async fn refused(
+        self: &Arc<Self>,
+        server: &ServerName,
+        order: &Id,
+        code: &str,
+        message: &str,
+    ) -> Result<(), NotTaken> {
+        let now = self.clock.now();
+        let mut write = self.store.write().await?;
+        let order_row = store::order(&mut *write, order).await?.filter(|row| row.server == *server);
+        let Some(order_row) = order_row else {
+            return Err(NotTaken::NotYours { deployment: order.clone() });
+        };
+        store::answer_order(&mut write, order, now).await?;
+        let mut after = After::default();
+        match order_row.kind {
+            OrderTag::Deploy | OrderTag::Return => {
+                if let Some(row) = store::deployment(&mut *write, &order_row.deployment).await? {
+                    let end = End::Refused { code: cut(code, 64), message: cut(message, 2000) };
+                    let event = Event::Server { server: server.clone(), news: News::Ended(end) };
+                    self.drive(&mut write, &row.rollout, event, &mut after).await?;
+                }
+            }
+            // A deployment that has ended cannot be cancelled; its end is on its way, or here.
+            OrderTag::Cancel => {}
+        }
+        write.commit().await?;
+        self.perform(after).await?;
+        Ok(())
+    }
+
+    /// Something happened to a rollout.
+    pub(super) async fn happened(
+        self: &Arc<Self>,
+        happened: Vec<(Id, Event)>,
+    ) -> Result<After, ControllerError> {
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        for (rollout, event) in happened {
+            self.drive(&mut write, &rollout, event, &mut after).await?;
+        }
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Folds one event of an agent into all that follows from it.
+    async fn take(
+        self: &Arc<Self>,
+        write: &mut Write,
+        mut row: DeploymentRow,
+        event: &AgentEvent,
+        at: UnixMs,
+    ) -> Result<After, ControllerError> {
+        let now = self.clock.now();
+        let mut after = After::default();
+        let Some(rollout) = store::rollout(&mut **write, &row.rollout).await? else {
+            return Ok(after);
+        };
+        row.view.fold(rollout.state.kind, event, at);
+        store::save_deployment(write, &row).await?;
+        store::add_change(write, &row.rollout, now, &Changed::Deployment(row.id.clone())).await?;
+        let answered: &[OrderTag] = match event {
+            AgentEvent::Cancelling { .. } | AgentEvent::Ended { .. } => {
+                &[OrderTag::Deploy, OrderTag::Return, OrderTag::Cancel]
+            }
+            AgentEvent::Accepted { .. }
+            | AgentEvent::Staging { .. }
+            | AgentEvent::Staged { .. }
+            | AgentEvent::Skipped { .. }
+            | AgentEvent::Started { .. }
+            | AgentEvent::Spawned { .. }
+            | AgentEvent::Finished { .. }
+            | AgentEvent::Returning { .. } => &[OrderTag::Deploy, OrderTag::Return],
+        };
+        store::answer_orders(write, &row.id, answered, now).await?;
+        let news = view::news(event);
+        if let (News::Ended(end), Some(digest)) = (&news, &row.digest) {
+            match (rollout.state.kind, end) {
+                (Kind::Deploy, End::Succeeded { .. }) => {
+                    store::became_good(write, &row.server, &rollout.app, digest, &rollout.version).await?;
+                }
+                (Kind::Return, End::Succeeded { .. } | End::Returned { .. }) => {
+                    store::went_back(write, &row.server, &rollout.app, digest).await?;
+                }
+                (Kind::Deploy | Kind::Return, _) => {}
+            }
+        }
+        let event = Event::Server { server: row.server, news };
+        self.drive(write, &row.rollout, event, &mut after).await?;
+        Ok(after)
+    }
+
+    /// The engine's step: reads, applies, writes. A rollout that ends begins the one that waited for it.
+    pub(super) async fn drive(
+        &self,
+        write: &mut Write,
+        rollout: &Id,
+        event: Event,
+        after: &mut After,
+    ) -> Result<(), ControllerError> {
+        let now = self.clock.now();
+        let mut happened = VecDeque::from([(rollout.clone(), event)]);
+        while let Some((id, event)) = happened.pop_front() {
+            let Some(mut row) = store::rollout(&mut **write, &id).await? else { continue };
+            let (next, commands) = rollout::apply(row.state.clone(), event);
+            if next == row.state && commands.is_empty() {
+                continue;
+            }
+            let before = std::mem::replace(&mut row.state, next);
+            if row.is_ended() {
+                row.ended = now;
+            }
+            store::save_rollout(write, &row).await?;
+            self.announce(write, &row, &before, now).await?;
+            for command in commands {
+                match command {
+                    Command::Find { server } => after.find.push_back((id.clone(), server)),
+                    Command::Order { server } => match self.order(write, &row, &server, now).await? {
+                        Ok(order) => after.send.push(order),
+                        Err(end) => {
+                            happened.push_back((id.clone(), Event::Server { server, news: News::Ended(end) }))
+                        }
+                    },
+                    Command::Cancel { server, because } => {
+                        if let Some(order) = self.cancel(write, &row, &server, because, now).await? {
+                            after.send.push(order);
+                        }
+                        after.cancelled.push((id.clone(), server));
+                    }
+                }
+            }
+            if row.is_ended() && before.verdict().is_none() {
+                tracing::info!(rollout = %id, app = %row.app, environment = %row.environment,
+                    state = row.state.verdict().map_or("", |verdict| verdict.state.as_str()), "rollout ended");
+                for waiting in store::unended(&mut **write).await? {
+                    if waiting.app == row.app && waiting.environment == row.environment {
+                        happened.push_back((waiting.id, Event::Begin));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the feed which servers' lines, and whether the rollout's own, have changed.
+    async fn announce(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        before: &rollout::Rollout,
+        now: UnixMs,
+    ) -> Result<(), ControllerError> {
+        for (old, new) in before.members.iter().zip(&row.state.members) {
+            if old.state != new.state
+                && let Some(deployment) = store::deployment_on(&mut **write, &row.id, &new.server).await?
+            {
+                store::add_change(write, &row.id, now, &Changed::Deployment(deployment.id)).await?;
+            }
+        }
+        if before.phase != row.state.phase {
+            store::add_change(write, &row.id, now, &Changed::Rollout).await?;
+        }
+        Ok(())
+    }
+
+    async fn order(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        server: &ServerName,
+        now: UnixMs,
+    ) -> Result<Result<OrderRow, End>, ControllerError> {
+        let Some(mut deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
+            let code = "not-planned".to_owned();
+            return Ok(Err(End::Refused { code, message: "the rollout has no row for it".to_owned() }));
+        };
+        if row.state.kind == Kind::Return {
+            deployment.digest = store::pointers(&mut **write, server, &row.app).await?.before;
+            store::save_deployment(write, &deployment).await?;
+        }
+        let Some(manifest) = deployment.digest else {
+            return Ok(Err(nothing_before(row)));
+        };
+        let coordinator = self.library.coordinator().await?;
+        let order = orders::work(row, &deployment, manifest, coordinator, now)?;
+        store::add_order(write, &order, now).await?;
+        Ok(Ok(order))
+    }
+
+    async fn cancel(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        server: &ServerName,
+        because: String,
+        now: UnixMs,
+    ) -> Result<Option<OrderRow>, ControllerError> {
+        let Some(deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
+            return Ok(None);
+        };
+        let coordinator = self.library.coordinator().await?;
+        let order = orders::cancel(row, &deployment, because, coordinator, now)?;
+        store::add_order(write, &order, now).await?;
+        Ok(Some(order))
+    }
+
+    /// Does what a durable transaction left to do, until nothing is left.
+    pub(super) async fn perform(self: &Arc<Self>, mut after: After) -> Result<(), ControllerError> {
+        loop {
+            self.feed.wake();
+            for order in std::mem::take(&mut after.send) {
+                self.send(order).await;
+            }
+            for (rollout, server) in std::mem::take(&mut after.cancelled) {
+                if !self.sessions.is_online(&server) {
+                    self.expect_back(rollout, server, self.patience.cancel);
+                }
+            }
+            let mut found = Vec::new();
+            for (rollout, server) in std::mem::take(&mut after.find) {
+                match self.look_for(&rollout, &server).await? {
+                    Some(news) => found.push((rollout, Event::Server { server, news })),
+                    None => self.expect_back(rollout, server, self.patience.turn),
+                }
+            }
+            if found.is_empty() {
+                return Ok(());
+            }
+            after = self.happened(found).await?;
+        }
+    }
+
+    /// What can be said of a server whose turn has come; `None` if it is not connected.
+    async fn look_for(&self, rollout: &Id, server: &ServerName) -> Result<Option<News>, ControllerError> {
+        let known = match self.registry.get(server).await {
+            Ok(known) => known,
+            Err(RegistryError::Unknown { .. }) => {
+                return Ok(Some(News::Disabled { because: "removed from the fleet".to_owned() }));
+            }
+            Err(error @ RegistryError::Store(_)) => return Err(error.into()),
+        };
+        if let Enablement::Disabled { reason, .. } = known.enablement {
+            return Ok(Some(News::Disabled { because: reason }));
+        }
+        if let Some(row) = store::rollout(self.store.read(), rollout).await?
+            && row.state.kind == Kind::Return
+        {
+            let pointers = store::pointers(self.store.read(), server, &row.app).await?;
+            if pointers.good != Some(row.digest) {
+                return Ok(Some(News::NothingToDo));
+            }
+            if pointers.before.is_none() {
+                return Ok(Some(News::Impossible(nothing_before(&row))));
+            }
+        }
+        let Some(offset) = self.sessions.clock_offset_ms(server) else { return Ok(None) };
+        if offset.unsigned_abs() > CLOCK_SKEW_MS {
+            let direction = if offset < 0 { "behind" } else { "ahead of" };
+            let seconds = offset.unsigned_abs() / 1000;
+            let message =
+                format!("its clock is {seconds} s {direction} the coordinator's; no deploy order was sent");
+            return Ok(Some(News::ClockSkew { message }));
+        }
+        Ok(Some(News::Ready))
+    }
+
+    /// Gives an absent server this long.
+    fn expect_back(self: &Arc<Self>, rollout: Id, server: ServerName, patience: Duration) {
+        let controller = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(controller) = controller.upgrade() else { return };
+            if controller.sessions.is_online(&server) {
+                return;
+            }
+            let event = Event::Server { server: server.clone(), news: News::Absent };
+            let outcome = match controller.happened(vec![(rollout, event)]).await {
+                Ok(after) => Box::pin(controller.perform(after)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::error!(%server, %error, "an absent server could not be recorded");
+            }
+        });
+    }
+
+    /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.
+    async fn send(&self, order: OrderRow) {
+        let statements = match order.manifest {
+            Some(manifest) => match self.library.statements(&manifest).await {
+                Ok(statements) => statements,
+                Err(error) => {
+                    tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
+                    return;
+                }
+            },
+            None => Vec::new(),
+        };
+        match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
+            Sent::Queued => {}
+            Sent::NotConnected => {
+                tracing::info!(order = %order.id, server = %order.server, "kept until it connects")
+            }
+        }
+    }
+}
+
+fn nothing_before(row: &RolloutRow) -> End {
+    End::Refused {
+        code: "nothing-to-return-to".to_owned(),
+        message: format!("there is no artifact of {} before {} on this server", row.app, row.version),
+    }
+}
+
+/// Servers that a rollout orders, for `peers`.
+pub(super) fn peers(members: &[Member]) -> u32 {
+    u32::try_from(members.iter().filter(|member| member.wave > 0).count()).unwrap_or(u32::MAX)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}

@@ -1,0 +1,36 @@
+//! Rollouts as they happen: the pure engine (`crate::rollout`) between the store, the agents and the operators.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `admission` | what is refused before any server hears of it |
+//! | `start`, `show`, `follow` | what operators ask for |
+//! | `controller` | events in, engine, orders and changes out |
+//! | `orders` | the documents that agents get |
+//! | `view` | agents' events, folded into what people see |
+//! | `feed` | wakes followers |
+//! | `rows`, `store` | what is kept |
+//! | `library` | the repository and the trust root, as far as rollouts need them |
+
+mod admission;
+mod controller;
+mod feed;
+mod follow;
+mod library;
+mod orders;
+pub mod rows;
+mod show;
+mod start;
+pub mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use admission::NotStarted;
+pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported};
+pub use feed::Feed;
+pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
+pub use library::{Library, LibraryError, Stocked};
+pub use rows::{Again, Changed, DeploymentRow, LogLength, RolloutRow};
+pub use show::Shown;
+pub use start::{RollbackOf, RollbackRequest, StartRequest};
+pub use view::{StepState, StepView, View};

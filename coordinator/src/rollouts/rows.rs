@@ -1,0 +1,141 @@
+//! What the store keeps of a rollout, as domain types.
+
+use consign_common::{
+    deployment::Attempt,
+    digest::Sha256,
+    name::{App, Environment, Id, ServerName, Version},
+    time::UnixMs,
+};
+
+use super::view::View;
+use crate::rollout::{Phase, Rollout};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolloutRow {
+    pub id: Id,
+    pub app: App,
+    pub environment: Environment,
+    /// Of the artifact that is brought in, or on a return of the one that is left.
+    pub version: Version,
+    pub digest: Sha256,
+    /// As the operator gave them.
+    pub waves: Vec<String>,
+    pub again: Again,
+    pub term: u64,
+    pub started_by: String,
+    pub reason: String,
+    pub started: UnixMs,
+    /// Zero while it has not.
+    pub ended: UnixMs,
+    pub state: Rollout,
+    /// The cursor of its newest change.
+    pub changed: u64,
+}
+
+/// Whether servers that run the artifact already are to be deployed to again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    LeaveAlone,
+    Force,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeploymentRow {
+    pub id: Id,
+    pub rollout: Id,
+    pub server: ServerName,
+    pub digest: Option<Sha256>,
+    /// Of the newest event.
+    pub sequence: u64,
+    pub view: View,
+    pub changed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderRow {
+    pub id: Id,
+    pub deployment: Id,
+    pub server: ServerName,
+    pub kind: OrderTag,
+    pub manifest: Option<Sha256>,
+    pub document: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderTag {
+    Deploy,
+    Return,
+    Cancel,
+}
+
+/// One row of the feed that followers read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub cursor: u64,
+    pub at: UnixMs,
+    pub what: Changed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    Rollout,
+    Deployment(Id),
+    /// These bytes of an attempt's log file.
+    Log {
+        deployment: Id,
+        attempt: Attempt,
+        start: u64,
+        length: u64,
+    },
+}
+
+/// How much of an attempt's log is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogLength {
+    /// Acknowledged.
+    pub length: u64,
+    /// In the file; less than `length` where the quota was reached.
+    pub kept: u64,
+}
+
+/// What a server has of an app, as far as a return is concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pointers {
+    pub good: Option<Sha256>,
+    pub before: Option<Sha256>,
+}
+
+impl RolloutRow {
+    pub fn is_ended(&self) -> bool {
+        self.state.verdict().is_some()
+    }
+
+    /// The column `standing`.
+    pub(super) fn standing(&self) -> &'static str {
+        match self.state.phase {
+            Phase::Queued => "queued",
+            Phase::Running | Phase::Stopping | Phase::Aborting { .. } => "active",
+            Phase::Ended { .. } => "ended",
+        }
+    }
+}
+
+impl OrderTag {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Return => "return",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+impl std::str::FromStr for OrderTag {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Deploy, Self::Return, Self::Cancel]
+            .into_iter()
+            .find(|tag| tag.as_str() == text)
+            .ok_or_else(|| format!("{text:?} is no order"))
+    }
+}

@@ -1,0 +1,188 @@
+//! The controller with a real store and scripted agents.
+
+mod fixture;
+mod following;
+mod restart;
+
+use consign_common::{deployment::DeploymentOutcome, trust::OrderKind};
+use fixture::{Fixture, end, succeeded};
+
+use super::*;
+use crate::rollout::ServerState;
+
+#[tokio::test]
+async fn waves_go_one_after_the_other_and_end_green() {
+    let fixture = Fixture::new(&["web-1", "web-2", "web-3"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let mut two = fixture.connect("web-2").await;
+    let mut three = fixture.connect("web-3").await;
+    let id = fixture.start(&["1", "100%"]).await.unwrap().row.id;
+    let order = one.order().await;
+    assert!(matches!(order.order, OrderKind::Deploy { force: false, peers: 3, .. }), "{order:?}");
+    assert_eq!((order.term, &order.rollout), (1, &id));
+    two.expect_nothing();
+    one.accept(&order).await;
+    assert_eq!(fixture.states(&id).await, ["running", "pending", "pending"]);
+    one.end(&order, succeeded()).await;
+    for agent in [&mut two, &mut three] {
+        let order = agent.order().await;
+        agent.accept(&order).await;
+        agent.end(&order, succeeded()).await;
+    }
+    let shown = fixture.controller.show(id.short()).await.unwrap();
+    assert_eq!((shown.state(), shown.exit_code()), ("succeeded", 0));
+    assert_eq!(shown.because(), "3 servers succeeded");
+}
+
+#[tokio::test]
+async fn a_second_start_is_refused_and_names_the_active_one() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let first = fixture.start(&[]).await.unwrap().row.id;
+    let refused = fixture.start(&[]).await.unwrap_err();
+    assert_eq!(refused.code(), "busy");
+    assert!(refused.to_string().contains(first.as_str()), "{refused}");
+    let order = one.order().await;
+    one.end(&order, succeeded()).await;
+    assert_eq!(fixture.start(&[]).await.unwrap().row.term, 2, "every rollout raises the term");
+}
+
+#[tokio::test]
+async fn an_absent_server_is_given_its_grace_and_one_that_comes_in_time_is_served() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let mut two = fixture.connect("web-2").await;
+    let order = two.order().await;
+    fixture.until(&id, |shown| shown.row.state.members[0].state.as_str() == "offline").await;
+    two.accept(&order).await;
+    two.end(&order, succeeded()).await;
+    let shown = fixture.controller.show_exactly(&id).await.unwrap();
+    assert_eq!((shown.state(), shown.exit_code()), ("stopped", 3));
+    assert_eq!(fixture.states(&id).await, ["offline", "succeeded"]);
+}
+
+#[tokio::test]
+async fn no_agent_touches_what_is_another_ones() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let mut two = fixture.connect("web-2").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let (theirs, own) = (one.order().await, two.order().await);
+    let refused = two.report(&theirs, 1, &end(succeeded())).await.unwrap_err();
+    assert!(matches!(refused, NotTaken::NotYours { .. }), "{refused}");
+    let refused = fixture.controller.refused(&two.server, &theirs.id, "below-floor", "x").await.unwrap_err();
+    assert!(matches!(refused, NotTaken::NotYours { .. }), "{refused}");
+    two.accept(&own).await;
+    assert_eq!(fixture.states(&id).await, ["ordered", "running"]);
+}
+
+#[tokio::test]
+async fn events_are_taken_once_and_in_order() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    let gap = one.report(&order, 2, &end(succeeded())).await.unwrap_err();
+    assert!(matches!(gap, NotTaken::Gap { expected: 1, .. }), "{gap}");
+    one.accept(&order).await;
+    assert_eq!(one.report(&order, 1, &end(succeeded())).await.unwrap(), Heard::Up(1), "heard already");
+    assert_eq!(fixture.states(&id).await, ["running"]);
+    let reported = Reported {
+        deployment: order.deployment.clone(),
+        sequence: 2,
+        at: consign_common::time::UnixMs(1),
+        body: b"{\"event\":\"ended\",\"event\":\"ended\"}".to_vec(),
+    };
+    let refused = fixture.controller.event(&one.server, &reported).await.unwrap_err();
+    assert!(matches!(refused, NotTaken::Unreadable { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_refused_order_ends_the_rollout_with_the_agents_reason() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    fixture.controller.refused(&one.server, &order.id, "below-floor", "too old").await.unwrap();
+    let shown = fixture.controller.show_exactly(&id).await.unwrap();
+    assert_eq!((shown.state(), shown.exit_code()), ("refused", 6));
+    assert_eq!(shown.because(), "web-1 refused: below-floor: too old");
+}
+
+#[tokio::test]
+async fn a_skewed_clock_gets_no_deploy_order() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect_with_clock("web-1", 2 * 3600 * 1000).await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    one.expect_nothing();
+    let shown = fixture.controller.show_exactly(&id).await.unwrap();
+    assert_eq!(shown.exit_code(), 3);
+    assert!(shown.because().contains("clock-skew: its clock is 7200 s ahead of"), "{}", shown.because());
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_by_name_before_any_server_hears_of_it() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let code = async |app, version, environment, only| {
+        fixture.start_of(app, version, environment, only).await.unwrap_err().code()
+    };
+    assert_eq!(code("shop", "9", "production", "").await, "artifact-unknown");
+    assert_eq!(code("blog", "2", "production", "").await, "app-unknown");
+    assert_eq!(code("shop", "2", "staging", "").await, "environment-unknown");
+    assert_eq!(code("shop", "2", "gated", "").await, "gate-unsupported");
+    assert_eq!(code("shop", "2", "production", "web-9").await, "server-unknown");
+    assert_eq!(code("shop", "2", "production", "role=db").await, "no-server");
+    assert_eq!(code("shop", "once", "production", "").await, "unsupported");
+    assert_eq!(code("shop", "confirm", "production", "").await, "unsupported");
+    assert_eq!(code("shop", "param", "production", "").await, "unsupported");
+    fixture.start_of("shop", "once", "production", "web-1").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rollback_pre_empts_and_brings_back_those_that_have_it() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let mut two = fixture.connect("web-2").await;
+    fixture.deployed_before(&["web-1", "web-2"]).await;
+    let first = fixture.start(&["1", "100%"]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    one.end(&order, succeeded()).await;
+    let running = two.order().await;
+    two.accept(&running).await;
+
+    let back = fixture.rollback("").await.unwrap();
+    assert_eq!(back.state(), "queued");
+    assert_eq!(fixture.rollback("").await.unwrap_err().code(), "busy");
+    let cancel = two.order().await;
+    assert!(matches!(cancel.order, OrderKind::Cancel { .. }), "{cancel:?}");
+    one.expect_nothing();
+    two.end(&running, DeploymentOutcome::Cancelled { because: "told to".into() }).await;
+    assert_eq!(fixture.controller.show_exactly(&first).await.unwrap().exit_code(), 5);
+
+    let order = one.order().await;
+    let OrderKind::Return { manifest, .. } = order.order else { panic!("{order:?}") };
+    assert_eq!(manifest, fixture.digest("1"));
+    two.expect_nothing();
+    one.accept(&order).await;
+    one.end(&order, DeploymentOutcome::Returned { because: "told to".into() }).await;
+    let shown = fixture.controller.show_exactly(&back.row.id).await.unwrap();
+    assert_eq!((shown.state(), shown.exit_code()), ("succeeded", 0), "{}", shown.because());
+    assert_eq!(fixture.states(&back.row.id).await, ["succeeded", "no-op"]);
+    assert_eq!(fixture.rollback("").await.unwrap_err().code(), "nothing-to-return-to", "only once");
+}
+
+#[tokio::test]
+async fn an_abort_ends_a_server_that_never_comes_back_as_unknown() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    fixture.sessions.ended(&one.session);
+    fixture.controller.abort(id.as_str(), "wrong one", "ann").await.unwrap();
+    fixture.until(&id, |shown| shown.row.is_ended()).await;
+    let shown = fixture.controller.show_exactly(&id).await.unwrap();
+    assert_eq!((shown.state(), shown.exit_code()), ("unknown", 7));
+    assert!(matches!(shown.row.state.members[0].state, ServerState::Ended { .. }));
+}
