@@ -19,6 +19,7 @@ pub use model::{
     FailurePolicy, HttpCheck, Kind, Param, ParamType, Phase, Plan, Retry, Step, SystemdAction, SystemdVerb,
     TcpCheck,
 };
+pub use parse::SharedEntry;
 pub use rules::InvalidParameter;
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     rules, step,
 };
 use crate::{
-    artifact::Manifest,
+    artifact::{EntryKind, Manifest},
     limits,
     name::{App, StepName},
 };
@@ -41,26 +41,40 @@ impl Plan {
         problems.finish(plan)
     }
 
-    /// Refuses a manifest that has an entry where `shared/` will be linked in.
+    /// Refuses a manifest that has an entry where `shared/` will be linked in, or something other than a directory on
+    /// the way to a `shared` or `writable` path: the agent would follow it.
     pub fn check_entries(&self, manifest: &Manifest) -> Result<(), SharedEntry> {
         for entry in &manifest.entries {
-            if let Some(shared) = self.shared.iter().find(|shared| is_at_or_under(&entry.path, shared)) {
-                return Err(SharedEntry { entry: entry.path.clone(), shared: shared.clone() });
+            let path = entry.path.as_str();
+            let directory = entry.kind == EntryKind::Dir;
+            let link = matches!(entry.kind, EntryKind::Link { .. });
+            let at_shared = |shared: &&String| {
+                is_at_or_under(path, shared) || (!directory && is_at_or_under(shared, path))
+            };
+            let at_writable = |writable: &&String| {
+                !directory && is_at_or_under(writable, path) && (link || path != writable.as_str())
+            };
+            if let Some(shared) = self.shared.iter().find(at_shared) {
+                return Err(SharedEntry::Shared { entry: path.to_owned(), shared: shared.clone() });
+            }
+            if let Some(writable) = self.writable.iter().find(at_writable) {
+                return Err(SharedEntry::Writable { entry: path.to_owned(), writable: writable.clone() });
             }
         }
         Ok(())
     }
 }
 
-/// An entry of the artifact where a shared path belongs.
+/// An entry of the artifact that stands in the way of a `shared` or `writable` path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{entry:?} lies at or under the shared path {shared:?}, which is a link on the server: leave it out of the artifact, \
-     or out of `shared`"
-)]
-pub struct SharedEntry {
-    pub entry: String,
-    pub shared: String,
+pub enum SharedEntry {
+    #[error(
+        "{entry:?} stands where the shared path {shared:?} is linked in on the server: leave it out of the artifact, or \
+         out of `shared`"
+    )]
+    Shared { entry: String, shared: String },
+    #[error("{entry:?} stands on the way to the writable path {writable:?} and is no directory")]
+    Writable { entry: String, writable: String },
 }
 
 fn is_at_or_under(path: &str, directory: &str) -> bool {
