@@ -13,3 +13,4 @@ pub mod ports;
 pub mod session;
 pub mod state;
 pub mod status;
+pub mod supervisor;

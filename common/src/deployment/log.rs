@@ -193,6 +193,13 @@ fn read(bytes: &[u8]) -> Result<Option<Record>, Fault> {
     Ok(Some(Record { at: UnixMs(u64::from_le_bytes(at)), stream, data: data.to_vec() }))
 }
 
+/// CRC-32 (IEEE), as log records and exit records have it.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
 fn checksum(rest: &[u8; 9], data: &[u8]) -> u32 {
     let mut crc = Crc::new();
     crc.update(rest);

@@ -1,0 +1,112 @@
+//! Who dies, and what is known afterwards.
+
+use consign_agent::supervisor::{ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
+use consign_common::deployment::{StepOutcome, log::Stream};
+
+use crate::harness::{Deployment, is_alive, kill, launcher, marked, number_in, pid, until};
+
+#[tokio::test]
+async fn a_client_that_is_gone_finds_the_outcome_when_it_comes_back() {
+    let deployment = Deployment::start().await;
+    let go_on = deployment.scratch("go-on");
+    let spec = deployment
+        .shell(&format!("echo a; while [ ! -e {} ]; do sleep 0.01; done; echo b; exit 7", go_on.display()));
+    deployment.begin(&spec).await;
+    let waiting = tokio::spawn({
+        let supervisor = deployment.supervisor.clone();
+        async move { supervisor.wait(spec.attempt).await }
+    });
+    until("it has begun", || deployment.said(spec.attempt, Stream::Stdout) == "a\n").await;
+    waiting.abort();
+    std::fs::write(&go_on, "").unwrap();
+    let again = Supervisor::attach(&deployment.directory).await.unwrap().expect("it runs");
+    let record = again.wait(spec.attempt).await.unwrap();
+    assert_eq!(record.result.to_string(), "failed: exit code 7");
+    assert_eq!(deployment.said(spec.attempt, Stream::Stdout), "a\nb\n");
+}
+
+#[tokio::test]
+async fn a_lost_supervisor_is_noticed_and_nothing_of_its_attempt_is_left() {
+    let deployment = Deployment::start().await;
+    let child = deployment.scratch("child");
+    let script = format!("setsid sh -c 'echo $$ > {}; exec sleep 600' & exec sleep 600", child.display());
+    let spec = deployment.shell(&script);
+    let identity = deployment.begin(&spec).await;
+    let child = number_in(&child).await;
+    let waiting = tokio::spawn({
+        let supervisor = deployment.supervisor.clone();
+        async move { supervisor.wait(spec.attempt).await }
+    });
+    kill(deployment.supervisor_pid(&identity));
+    let lost = waiting.await.unwrap();
+    assert!(matches!(lost, Err(SupervisorError::Lost { .. })), "{lost:?}");
+    assert!(Supervisor::attach(&deployment.directory).await.unwrap().is_none());
+    assert!(is_alive(pid(&identity)) && is_alive(child), "losing a supervisor does not end a step by itself");
+    reap_lost(identity.clone()).await.unwrap();
+    assert!(!is_alive(pid(&identity)) && !is_alive(child));
+    assert_eq!(marked(&deployment.directory), Vec::<u32>::new());
+    assert!(ExitRecord::read(&deployment.directory, spec.attempt).unwrap().is_none());
+    let next = Supervisor::start(&deployment.directory, &launcher()).await.unwrap();
+    let refused = next.run(&spec).await;
+    assert!(matches!(refused, Err(SupervisorError::Refused { .. })), "never twice: {refused:?}");
+}
+
+#[tokio::test]
+async fn without_a_cgroup_the_mark_in_the_environment_is_enough() {
+    let deployment = Deployment::start().await;
+    let spec = deployment.shell("setsid sleep 600 & sleep 600");
+    let mut identity = deployment.begin(&spec).await;
+    until("three processes", || marked(&deployment.directory).len() == 3).await;
+    kill(deployment.supervisor_pid(&identity));
+    identity.process = None;
+    reap_lost(identity).await.unwrap();
+    assert_eq!(marked(&deployment.directory), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_supervisor_that_dies_before_the_release_takes_the_process_along() {
+    let deployment = Deployment::start().await;
+    let trace = deployment.scratch("trace");
+    let spec = deployment.shell(&format!("echo 1 > {}", trace.display()));
+    let Run::Spawned(identity) = deployment.supervisor.run(&spec).await.unwrap() else { panic!() };
+    kill(deployment.supervisor_pid(&identity));
+    until("the process is gone", || !is_alive(pid(&identity))).await;
+    assert!(!trace.exists());
+}
+
+#[tokio::test]
+async fn an_outcome_on_disk_is_believed_when_its_supervisor_is_dead() {
+    let deployment = Deployment::start().await;
+    let spec = deployment.shell("sleep 0.3");
+    let identity = deployment.begin(&spec).await;
+    let supervisor = deployment.supervisor_pid(&identity);
+    deployment.end(spec.attempt).await;
+    kill(supervisor);
+    until("the supervisor is dead", || !is_alive(supervisor)).await;
+    assert_eq!(deployment.supervisor.wait(spec.attempt).await.unwrap().result, StepOutcome::Succeeded);
+}
+
+#[tokio::test]
+async fn another_boots_processes_are_not_looked_for() {
+    let deployment = Deployment::start().await;
+    let spec = deployment.shell("sleep 600");
+    let mut identity = deployment.begin(&spec).await;
+    identity.boot_id = "00000000-0000-0000-0000-000000000000".to_owned();
+    reap_lost(identity.clone()).await.unwrap();
+    assert!(is_alive(pid(&identity)));
+}
+
+#[tokio::test]
+async fn one_supervisor_serves_a_deployment_however_often_it_is_started() {
+    let deployment = Deployment::start().await;
+    let spec = deployment.shell("sleep 600");
+    let identity = deployment.begin(&spec).await;
+    let again = Supervisor::start(&deployment.directory, &launcher()).await.unwrap();
+    assert_eq!(again.run(&spec).await.unwrap(), Run::Spawned(identity));
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_consign-agent"))
+        .args(["supervise", "--dir"])
+        .arg(&deployment.directory)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&status.stderr).contains("another supervisor runs"), "{status:?}");
+}
