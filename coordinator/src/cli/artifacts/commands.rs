@@ -7,6 +7,7 @@ use consign_common::{
 };
 use consign_proto::v1;
 
+use super::publish::{self, PublishArgs};
 use crate::cli::{
     client::{Client, unary},
     failure::Result,
@@ -18,6 +19,12 @@ use crate::cli::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArtifactCommand {
+    /// Sign an artifact with the publisher's key and hand it to the coordinator
+    #[command(after_help = "Examples:
+  consign artifact publish ./shop --version 1.4.0
+  npm pack && consign artifact publish shop-1.4.0.tgz --version 1.4.0 --strip-components 1
+  CONSIGN_PUBLISHER_KEY=\"$KEY\" consign artifact publish shop-1.4.0.consign")]
+    Publish(PublishArgs),
     /// List artifacts, newest first
     List(ListArgs),
     /// Show one artifact
@@ -42,11 +49,12 @@ pub(crate) struct ShowArgs {
 
 pub(crate) async fn run(
     command: ArtifactCommand,
-    _home: &Home,
+    home: &Home,
     client: impl FnOnce() -> Result<Client>,
     printer: &Printer,
 ) -> Result<()> {
     match command {
+        ArtifactCommand::Publish(args) => publish::run(args, home, &client()?, printer).await,
         ArtifactCommand::List(args) => list(args, &client()?, printer).await,
         ArtifactCommand::Show(args) => show(args, &client()?, printer).await,
     }
