@@ -1,9 +1,6 @@
 //! The session's view of the journal, and of the one thing that the journal does not know: what `current` points at.
 
-use std::{
-    path::{Component, Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Component, Path, PathBuf};
 
 use consign_common::{deployment::Attempt, name::Id};
 
@@ -16,12 +13,12 @@ use crate::{
 /// coordinator sees the server.
 #[derive(Debug)]
 pub struct DiskLedger {
-    journal: Arc<Journal>,
+    journal: Journal,
     apps: PathBuf,
 }
 
 impl DiskLedger {
-    pub fn new(journal: Arc<Journal>, apps: &Path) -> Self {
+    pub fn new(journal: Journal, apps: &Path) -> Self {
         Self { journal, apps: apps.into() }
     }
 

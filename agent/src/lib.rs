@@ -1,8 +1,10 @@
 //! The agent: dials out to the coordinator, decides for itself whether an order may run, runs its steps through a
 //! supervisor that outlives it, and streams every byte of output back.
 
+pub mod cli;
 pub mod config;
 pub mod core;
+pub mod daemon;
 #[cfg(test)]
 mod fixture;
 pub mod identity;

@@ -20,6 +20,7 @@ mod stream;
 pub mod unary;
 
 pub use backoff::fraction;
+pub use convert::Host;
 
 #[cfg(test)]
 mod tests;

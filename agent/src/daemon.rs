@@ -1,0 +1,255 @@
+//! The running agent: everything wired together on one thread, until a signal.
+//!
+//! Stopping is not special: all that matters is durable before it is acted on, and running steps belong to supervisors
+//! that outlive this process. So a signal only ends the event loop.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use consign_common::{
+    limits::ArtifactLimits,
+    time::{Clock as _, SystemClock, UnixMs},
+    tls::{Identity, TlsError},
+    trust::{Privilege, ServersWord},
+};
+use nix::unistd::{Uid, User};
+use sd_notify::NotifyState;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    config::Config,
+    identity::{TrustRoots, renew::Renewal, roots::RootsError},
+    journal::{Journal, JournalError},
+    ledger::DiskLedger,
+    logs,
+    ports::{Inbound, Ledger as _, Outbound},
+    session::{
+        Host,
+        dial::Dialer,
+        fetch::Fetcher,
+        proxy::{Proxies, ProxyError},
+        run::Session,
+    },
+    state::{LockedState, StateError, StatePaths},
+    status::{self, AppView, Board, Live},
+};
+
+/// Orders and acknowledgements that wait for the manager.
+const INBOUND: usize = 64;
+/// Events that wait for the session. What does not fit is sent again only when the next session begins, so this holds
+/// more than a deployment has.
+const OUTBOUND: usize = 4096;
+const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// What the manager of deployments is made from.
+#[derive(Debug)]
+pub struct Parts {
+    pub state: PathBuf,
+    pub apps: PathBuf,
+    pub journal: Journal,
+    pub fetcher: Fetcher,
+    pub roots: Arc<TrustRoots>,
+    pub word: ServersWord,
+    pub privilege: Privilege,
+    pub boot_id: String,
+    pub inbound: mpsc::Receiver<Inbound>,
+    pub outbound: mpsc::Sender<Outbound>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(
+        "this server's identity cannot be used; enrol it again with `consign-agent enroll --replace TOKEN`"
+    )]
+    Identity(#[source] TlsError),
+    #[error("the trust root cannot be used: {0}")]
+    Roots(#[from] RootsError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error("cannot {what}")]
+    System { what: &'static str, source: io::Error },
+    #[error(
+        "{0} ended by itself, which is a defect; the agent stops, and goes on where it was when it is started again"
+    )]
+    Ended(&'static str),
+}
+
+/// Until SIGTERM or SIGINT. `manage` runs the deployments.
+pub async fn run<M: Future<Output = ()>>(
+    config: Config,
+    manage: impl FnOnce(Parts) -> M,
+) -> Result<(), DaemonError> {
+    let system = |what| move |source| DaemonError::System { what, source };
+    let state = LockedState::open(&config.agent.state)?;
+    let mut stop = Stop::new().map_err(system("wait for signals"))?;
+    let identity = Identity::read(&state.paths.identity()).map_err(DaemonError::Identity)?;
+    let roots = Arc::new(TrustRoots::open(&state.paths.trust_roots(), &config.agent.trust_root)?);
+    let journal = Journal::open(state.paths.root()).await?;
+    let socket = status::listen(&state.paths.status_socket()).map_err(system("listen on status.sock"))?;
+    let boot_id = boot_id().map_err(system("read this boot's id"))?;
+    let privilege = privilege();
+    announce(&config, &privilege);
+
+    let ledger = Arc::new(DiskLedger::new(journal.clone(), &config.agent.apps));
+    let board = Board::default();
+    let (inbound, orders) = mpsc::channel(INBOUND);
+    let (events, outbound) = mpsc::channel(OUTBOUND);
+    let (identity, newest) = watch::channel(Arc::new(identity));
+    let dialer = Dialer {
+        addresses: config.agent.coordinator.clone(),
+        ca: config.agent.ca,
+        proxies: Proxies::from_environment(|name| std::env::var(name).ok())?,
+    };
+    let fetcher = Fetcher::new(dialer.clone(), newest.clone(), roots.clone(), ArtifactLimits::default());
+    let manager = manage(Parts {
+        state: config.agent.state.clone(),
+        apps: config.agent.apps.clone(),
+        journal: journal.clone(),
+        fetcher,
+        roots: roots.clone(),
+        word: config.word.clone(),
+        privilege: privilege.clone(),
+        boot_id: boot_id.clone(),
+        inbound: orders,
+        outbound: events,
+    });
+    let renewal =
+        Renewal { dialer: dialer.clone(), roots: roots.clone(), path: state.paths.identity(), identity };
+    let session = Session {
+        dialer,
+        identity: newest,
+        roots,
+        host: Host { word: config.word, privilege, boot_id },
+        ledger: ledger.clone(),
+        inbound,
+        outbound,
+        board: board.clone(),
+        logs_changed: Arc::new(Notify::new()),
+    };
+    tell_systemd(&[NotifyState::Ready]);
+    // One task for all: a watchdog that is fed has seen every part of the loop turn.
+    let ended = tokio::select! {
+        signal = stop.wait() => {
+            tracing::info!(signal, "stopping; running steps go on under their supervisors");
+            Ok(())
+        }
+        () = manager => Err(DaemonError::Ended("the manager of deployments")),
+        () = session.run() => Err(DaemonError::Ended("the session")),
+        () = renewal.run() => Err(DaemonError::Ended("renewal")),
+        () = answer_status(socket, &board, &ledger) => Err(DaemonError::Ended("the status socket")),
+        () = prune_logs(&state.paths, &ledger) => Err(DaemonError::Ended("pruning")),
+        () = feed_watchdog() => Err(DaemonError::Ended("the watchdog")),
+    };
+    tell_systemd(&[NotifyState::Stopping]);
+    drop(std::fs::remove_file(state.paths.status_socket()));
+    journal.close().await;
+    ended
+}
+
+/// As whom this process runs.
+fn privilege() -> Privilege {
+    let user = Uid::effective();
+    if user.is_root() {
+        return Privilege::Root;
+    }
+    let named = User::from_uid(user).ok().flatten().map(|user| user.name);
+    Privilege::User(named.unwrap_or_else(|| user.to_string()))
+}
+
+fn announce(config: &Config, privilege: &Privilege) {
+    let ServersWord { server, environment, allowances, .. } = &config.word;
+    tracing::info!(%server, %environment, version = env!("CARGO_PKG_VERSION"), "consign-agent");
+    if let Privilege::User(user) = privilege {
+        tracing::warn!(
+            user,
+            "running without root: every step runs as this user; steps with another user and systemd steps are refused"
+        );
+    }
+    if allowances.is_empty() {
+        tracing::warn!("no app is allowed on this server; list it under [[allow]] in agent.toml");
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn answer_status(socket: UnixListener, board: &Board, ledger: &DiskLedger) {
+    let since = SystemClock.now();
+    loop {
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = status::answer(stream, &live(since, board, ledger).await).await {
+                    tracing::debug!(%error, "a caller of status.sock went away");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "status.sock");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn live(since: UnixMs, board: &Board, ledger: &DiskLedger) -> Live {
+    Live {
+        pid: std::process::id(),
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        since,
+        coordinator: board.link(),
+        apps: ledger.apps().await.into_iter().map(AppView::from).collect(),
+        running: ledger.open_deployments().await.into_iter().map(String::from).collect(),
+    }
+}
+
+async fn prune_logs(paths: &StatePaths, ledger: &DiskLedger) {
+    let mut hour = interval(PRUNE_EVERY);
+    hour.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        hour.tick().await;
+        logs::prune(&paths.deployments(), ledger).await;
+    }
+}
+
+/// Twice as often as systemd asks for; never where it does not.
+async fn feed_watchdog() {
+    let Some(every) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let mut feed = interval((every / 2).max(Duration::from_millis(100)));
+    feed.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        feed.tick().await;
+        tell_systemd(&[NotifyState::Watchdog]);
+    }
+}
+
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd cannot be told");
+    }
+}
