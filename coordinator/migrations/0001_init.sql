@@ -5,6 +5,8 @@ CREATE TABLE coordinator (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
     id            TEXT    NOT NULL,
     bundle_sha256 TEXT    NOT NULL,
+    -- The host by which others reach it, if the bundle says one.
+    advertise     TEXT,
     imported_ms   INTEGER NOT NULL
 ) STRICT;
 

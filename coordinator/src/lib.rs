@@ -4,7 +4,12 @@
 //! |---|---|
 //! | [`bundle`] | what `consign init` hands to the coordinator |
 //! | [`cli`] | the operator's command line |
+//! | [`serve`] | `consign serve`: wiring, start, stop |
 //! | [`store`] | the state directory and its database |
+//! | [`trust_roots`] | the trust roots it keeps and hands on |
+//! | [`repository`] | artifacts: publication, reading, retention |
+//! | [`enrolment`] | tokens, certificates, renewal |
+//! | [`operators`] | people and pipelines with identities |
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
 //! | [`rollout`] | the pure engine: waves, stops, verdicts |
 //! | [`rollouts`] | rollouts as they happen: the engine between store, agents and operators |
@@ -13,9 +18,14 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod enrolment;
 pub mod fleet;
 pub mod grpc;
 pub mod logs;
+pub mod operators;
+pub mod repository;
 pub mod rollout;
 pub mod rollouts;
+pub mod serve;
 pub mod store;
+pub mod trust_roots;

@@ -210,6 +210,25 @@ impl Registry {
         .await
     }
 
+    /// Takes its identity and all that is known of it away; the keys to refresh the allow-list with.
+    pub async fn remove(&self, name: &ServerName) -> Result<Vec<Sha256>, RegistryError> {
+        let mut write = self.store.write().await?;
+        let keys = sqlx::query("SELECT spki_sha256 FROM keys WHERE server = ?")
+            .bind(name.as_str())
+            .fetch_all(&mut *write)
+            .await?;
+        let keys = keys.iter().map(|row| parse(row.try_get(0)?)).collect::<Result<Vec<_>, StoreError>>()?;
+        let removed = sqlx::query("DELETE FROM servers WHERE name = ?")
+            .bind(name.as_str())
+            .execute(&mut *write)
+            .await?;
+        if removed.rows_affected() == 0 {
+            return Err(unknown(name));
+        }
+        write.commit().await?;
+        Ok(keys)
+    }
+
     async fn update(
         &self,
         name: &ServerName,

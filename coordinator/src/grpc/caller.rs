@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use consign_common::name::{Environment, Id, ServerName};
+use consign_common::name::{Environment, Id, Owner, ServerName};
 
 /// What a caller may do; the table is in `grpc/roles.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub enum Identity {
         environment: Environment,
     },
     Operator {
-        name: String,
+        name: Owner,
     },
     /// A user of the coordinator's own machine, over the unix socket.
     Local {
@@ -81,7 +81,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Agent { server, .. } => write!(f, "server {server}"),
-            Self::Operator { name } => f.write_str(name),
+            Self::Operator { name } => f.write_str(name.as_str()),
             Self::Local { uid } => write!(f, "local user {uid}"),
         }
     }

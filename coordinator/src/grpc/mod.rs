@@ -1,5 +1,24 @@
 //! The network: listeners, who calls, what they may call, and the services behind.
+//!
+//! A call's way: [`listener`] (handshake, limits) → [`Connection`] (peer) → [`AccessLayer`] (caller, role) → service.
 
+mod access;
+mod agents;
+mod allow_list;
+mod answer;
 mod caller;
+mod connection;
+pub mod listener;
+mod operators;
+pub mod roles;
+mod seam;
+pub mod transfer;
+mod view;
 
+pub use access::{Access, AccessLayer};
+pub use agents::{AgentService, Unbuilt};
+pub use allow_list::AllowList;
 pub use caller::{Caller, Identity, InvalidRole, Role};
+pub use connection::{Connection, Connections, Peer};
+pub use operators::OperatorService;
+pub use seam::{Answers, Rollouts};

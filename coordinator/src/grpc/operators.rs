@@ -1,0 +1,351 @@
+//! What operators, CI and the local command line ask. Whether they may was decided before, by the table in `roles.rs`.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use consign_common::{digest::Sha256, name::ServerName, time::Clock};
+use consign_proto::v1::{self, operators_server::Operators};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    AllowList, Answers, Caller, Role, Rollouts,
+    answer::invalid,
+    transfer::{self, Chunks},
+    view::{self, Presence},
+};
+use crate::{
+    enrolment::{self, Grant, NewToken, Tokens},
+    fleet::{Enablement, Registry, Selector, Server},
+    repository::{Begun, Ended, Repository, Wanted},
+    trust_roots::{MESSAGE_BUDGET, TrustRoots},
+};
+
+/// A token's life if none is asked for, and at most.
+const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
+const TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const REASON_BYTES: usize = 1000;
+
+#[derive(Clone, Debug)]
+pub struct OperatorService {
+    /// The coordinator's id.
+    pub coordinator: String,
+    pub clock: Arc<dyn Clock>,
+    pub repository: Arc<Repository>,
+    pub trust_roots: Arc<TrustRoots>,
+    pub tokens: Tokens,
+    pub registry: Registry,
+    pub operators: crate::operators::Operators,
+    pub allow_list: Arc<AllowList>,
+    pub rollouts: Arc<dyn Rollouts>,
+    /// `host:port`, as others reach us.
+    pub address: String,
+    pub enrolment_address: String,
+}
+
+#[tonic::async_trait]
+impl Operators for OperatorService {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+        let caller = caller(&request)?;
+        let root = self.trust_roots.newest();
+        let servers = self.registry.list().await?;
+        let online = servers.iter().filter(|server| self.rollouts.is_online(&server.name)).count();
+        Ok(Response::new(v1::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            coordinator: self.coordinator.clone(),
+            trust_root_version: root.version,
+            trust_root_expires_ms: root.expires.0,
+            servers: count(servers.len()),
+            servers_online: count(online),
+            artifacts: count(self.repository.list(None).await?.len()),
+            rollouts_active: self.rollouts.active().await?,
+            now_ms: self.clock.now().0,
+            identity: caller.identity.to_string(),
+            role: caller.role.as_str().into(),
+        }))
+    }
+
+    async fn begin_publish(
+        &self,
+        request: Request<v1::BeginPublishRequest>,
+    ) -> Answer<v1::BeginPublishResponse> {
+        let request = request.into_inner();
+        let sha256 =
+            <[u8; 32]>::try_from(&*request.pack_sha256).map_err(|_| invalid("pack_sha256 has 32 bytes"))?;
+        let pack = (request.pack_length, Sha256::from_bytes(sha256));
+        let begun = self
+            .repository
+            .begin(request.manifest.into(), request.statement.into(), pack, self.clock.now())
+            .await?;
+        Ok(Response::new(match begun {
+            Begun::Complete => v1::BeginPublishResponse {
+                upload: String::new(),
+                offset: request.pack_length,
+                complete: true,
+            },
+            Begun::Wanted { upload, offset } => {
+                v1::BeginPublishResponse { upload: upload.into(), offset, complete: false }
+            }
+        }))
+    }
+
+    async fn upload_pack(&self, request: Request<Streaming<v1::UploadChunk>>) -> Answer<v1::UploadResponse> {
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.ok_or_else(|| invalid("the first chunk names the upload"))?;
+        let mut upload = self.repository.resume(&first.upload, first.offset).await?;
+        upload.write(&first.data).await?;
+        while let Some(chunk) = chunks.message().await? {
+            if chunk.offset != upload.offset() {
+                return Err(invalid(format!("byte {} does not follow {}", chunk.offset, upload.offset())));
+            }
+            upload.write(&chunk.data).await?;
+        }
+        Ok(Response::new(match upload.end().await? {
+            Ended::Partial(offset) => v1::UploadResponse { complete: false, offset, artifact: None },
+            Ended::Published(artifact) => {
+                tracing::info!(app = %artifact.app, version = %artifact.version, digest = %artifact.digest, "published");
+                let offset = artifact.pack_bytes;
+                let artifact = Some(view::artifact(*artifact, &[]));
+                v1::UploadResponse { complete: true, offset, artifact }
+            }
+        }))
+    }
+
+    async fn list_artifacts(
+        &self,
+        request: Request<v1::ListArtifactsRequest>,
+    ) -> Answer<v1::ListArtifactsResponse> {
+        let app = optional(&request.get_ref().app)?;
+        let servers = self.registry.list().await?;
+        let artifacts = self.repository.list(app.as_ref()).await?;
+        let artifacts = artifacts.into_iter().map(|artifact| view::artifact(artifact, &servers)).collect();
+        Ok(Response::new(v1::ListArtifactsResponse { artifacts }))
+    }
+
+    async fn show_artifact(&self, request: Request<v1::ShowArtifactRequest>) -> Answer<v1::Artifact> {
+        let request = request.into_inner();
+        let wanted = match optional(&request.digest)? {
+            Some(digest) => Wanted::Digest(digest),
+            None => Wanted::Version {
+                app: request.app.parse().map_err(invalid)?,
+                version: request.version.parse().map_err(invalid)?,
+                platform: optional(&request.platform)?,
+            },
+        };
+        let artifact = self.repository.find(&wanted).await?;
+        let digest = artifact.digest;
+        let mut shown = view::artifact(artifact, &self.registry.list().await?);
+        let statements = self.repository.statements(digest).await?;
+        shown.statements = statements.into_iter().map(Into::into).collect();
+        let manifest = self.repository.manifest(digest).await?;
+        // Larger ones are fetched: FetchArtifact has no limit but the manifest's own.
+        if manifest.len() <= MESSAGE_BUDGET / 2 {
+            shown.manifest = manifest.into();
+        }
+        Ok(Response::new(shown))
+    }
+
+    type FetchArtifactStream = Chunks;
+
+    async fn fetch_artifact(&self, request: Request<v1::FetchRequest>) -> Answer<Chunks> {
+        Ok(Response::new(transfer::fetch(&self.repository, request.into_inner()).await?))
+    }
+
+    async fn get_trust_roots(&self, request: Request<v1::GetTrustRootsRequest>) -> Answer<v1::TrustRoots> {
+        let envelopes = self.trust_roots.after(request.get_ref().after_version, MESSAGE_BUDGET).await?;
+        Ok(Response::new(v1::TrustRoots { envelopes: envelopes.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn put_trust_root(
+        &self,
+        request: Request<v1::PutTrustRootRequest>,
+    ) -> Answer<v1::PutTrustRootResponse> {
+        let caller = caller(&request)?;
+        let version = self.trust_roots.put(&request.get_ref().envelope).await?;
+        tracing::info!(version, by = %caller.identity, "new trust root");
+        Ok(Response::new(v1::PutTrustRootResponse { version }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Answer<v1::CreateTokenResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let created = self.clock.now();
+        let new = NewToken {
+            grant: self.grant(&request)?,
+            replaces: request.replace,
+            created_by: caller.identity.to_string(),
+            created,
+            expires: created.plus(ttl(request.ttl_seconds)?),
+        };
+        let token = self.tokens.create(&new).await.map_err(|refusal| enrolment::refused(&refusal))?;
+        tracing::info!(token = %token.id, name = request.name, role = request.role, by = new.created_by, "token made");
+        Ok(Response::new(v1::CreateTokenResponse {
+            token_id: token.id.into(),
+            token_secret: token.secret.to_vec().into(),
+            expires_ms: new.expires.0,
+            enrolment_address: self.enrolment_address.clone(),
+            address: self.address.clone(),
+        }))
+    }
+
+    async fn list_servers(
+        &self,
+        request: Request<v1::ListServersRequest>,
+    ) -> Answer<v1::ListServersResponse> {
+        let request = request.into_inner();
+        let selector: Selector = request.selector.parse().map_err(invalid)?;
+        let all = self.registry.list().await?;
+        let known: BTreeSet<_> = all.iter().map(|server| &server.name).collect();
+        if let Some(name) = selector.unknown(&known).first() {
+            return Err(Status::not_found(format!("there is no server {name}")));
+        }
+        let wanted = |server: &Server| {
+            selector.matches(&server.name, &server.report.labels)
+                && (request.environment.is_empty() || server.environment.as_str() == request.environment)
+                && (request.name.is_empty() || server.name.as_str() == request.name)
+        };
+        let servers = all.into_iter().filter(wanted).map(|server| self.server(server)).collect();
+        Ok(Response::new(v1::ListServersResponse { servers }))
+    }
+
+    async fn set_server(&self, request: Request<v1::SetServerRequest>) -> Answer<v1::Server> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let name: ServerName = request.name.parse().map_err(invalid)?;
+        let enablement = if request.enabled {
+            Enablement::Enabled
+        } else if request.reason.trim().is_empty() || request.reason.len() > REASON_BYTES {
+            return Err(invalid(format!(
+                "a server is disabled for a reason, of at most {REASON_BYTES} bytes"
+            )));
+        } else {
+            Enablement::Disabled { reason: request.reason, by: caller.identity.to_string() }
+        };
+        self.registry.set_enablement(&name, &enablement).await?;
+        tracing::info!(server = %name, ?enablement, by = %caller.identity, "server set");
+        Ok(Response::new(self.server(self.registry.get(&name).await?)))
+    }
+
+    async fn remove_server(
+        &self,
+        request: Request<v1::RemoveServerRequest>,
+    ) -> Answer<v1::RemoveServerResponse> {
+        let caller = caller(&request)?;
+        let name: ServerName = request.get_ref().name.parse().map_err(invalid)?;
+        let keys = self.registry.remove(&name).await?;
+        self.allow_list.refresh(&keys).await?;
+        tracing::info!(server = %name, by = %caller.identity, "server removed");
+        Ok(Response::new(v1::RemoveServerResponse {}))
+    }
+
+    async fn list_operators(
+        &self,
+        _request: Request<v1::ListOperatorsRequest>,
+    ) -> Answer<v1::ListOperatorsResponse> {
+        let operators = self.operators.list().await?.into_iter().map(view::operator).collect();
+        Ok(Response::new(v1::ListOperatorsResponse { operators }))
+    }
+
+    async fn remove_operator(
+        &self,
+        request: Request<v1::RemoveOperatorRequest>,
+    ) -> Answer<v1::RemoveOperatorResponse> {
+        let caller = caller(&request)?;
+        let name = request.get_ref().name.parse().map_err(invalid)?;
+        let keys = self.operators.remove(&name).await?;
+        self.allow_list.refresh(&keys).await?;
+        tracing::info!(operator = %name, by = %caller.identity, "operator removed");
+        Ok(Response::new(v1::RemoveOperatorResponse {}))
+    }
+
+    async fn start_rollout(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.start(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.rollback(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn abort_rollout(&self, request: Request<v1::AbortRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.abort(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_rollouts(
+        &self,
+        request: Request<v1::ListRolloutsRequest>,
+    ) -> Answer<v1::ListRolloutsResponse> {
+        self.rollouts.list(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_rollout(&self, request: Request<v1::ShowRolloutRequest>) -> Answer<v1::Rollout> {
+        self.rollouts.show(request.into_inner()).await.map(Response::new)
+    }
+
+    type FollowRolloutStream = Answers<v1::FollowEvent>;
+
+    async fn follow_rollout(
+        &self,
+        request: Request<v1::FollowRolloutRequest>,
+    ) -> Answer<Answers<v1::FollowEvent>> {
+        self.rollouts.follow(request.into_inner()).await.map(Response::new)
+    }
+
+    type ReadLogsStream = Answers<v1::LogPart>;
+
+    async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Answer<Answers<v1::LogPart>> {
+        self.rollouts.read_logs(request.into_inner()).await.map(Response::new)
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl OperatorService {
+    fn server(&self, server: Server) -> v1::Server {
+        let online = self.rollouts.is_online(&server.name);
+        view::server(server, if online { Presence::Online } else { Presence::Offline })
+    }
+
+    /// Whom a token would make; an environment must be one that the trust root names.
+    fn grant(&self, request: &v1::CreateTokenRequest) -> Result<Grant, Status> {
+        let role: Role = request.role.parse().map_err(invalid)?;
+        if role != Role::Agent {
+            if !request.environment.is_empty() {
+                return Err(invalid("an operator belongs to no environment"));
+            }
+            return Ok(Grant::Operator { name: request.name.parse().map_err(invalid)?, role });
+        }
+        let environment = request.environment.parse().map_err(invalid)?;
+        if !self.trust_roots.newest().environments.contains_key(&environment) {
+            return Err(Status::failed_precondition(format!(
+                "environment-unknown: the trust root does not name {environment}; add it with `consign trust update`"
+            )));
+        }
+        Ok(Grant::Agent { server: request.name.parse().map_err(invalid)?, environment })
+    }
+}
+
+/// Who calls: put there by the access layer, without which no request comes here.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get().cloned().ok_or_else(|| Status::internal("the caller is not known"))
+}
+
+fn ttl(seconds: u32) -> Result<Duration, Status> {
+    let ttl = Duration::from_secs(seconds.into());
+    if ttl > TOKEN_TTL_MAX {
+        return Err(invalid(format!("a token lives {TOKEN_TTL_MAX:?} at most")));
+    }
+    Ok(if ttl.is_zero() { TOKEN_TTL } else { ttl })
+}
+
+/// An empty field is one that was not given.
+fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<Option<T>, Status> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,28 @@
+//! What the rollout controller answers for the services here. A trait, so that the services' tests need no fleet.
+
+use std::{fmt, pin::Pin};
+
+use consign_common::name::ServerName;
+use consign_proto::v1;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use super::Caller;
+
+/// A stream of answers.
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+pub trait Rollouts: fmt::Debug + Send + Sync + 'static {
+    async fn start(&self, caller: &Caller, request: v1::StartRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status>;
+    async fn abort(&self, caller: &Caller, request: v1::AbortRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn list(&self, request: v1::ListRolloutsRequest) -> Result<v1::ListRolloutsResponse, Status>;
+    async fn show(&self, request: v1::ShowRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn follow(&self, request: v1::FollowRolloutRequest) -> Result<Answers<v1::FollowEvent>, Status>;
+    async fn read_logs(&self, request: v1::ReadLogsRequest) -> Result<Answers<v1::LogPart>, Status>;
+    /// Rollouts that have not ended.
+    async fn active(&self) -> Result<u32, Status>;
+    /// Whether the server's agent has a session now.
+    fn is_online(&self, server: &ServerName) -> bool;
+}
