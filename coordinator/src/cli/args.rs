@@ -9,6 +9,7 @@ use super::{
     artifacts::ArtifactCommand, client::Target, init::InitArgs, key::KeyCommand, operator::OperatorCommand,
     print::Format, rollout::RolloutCommand, server::ServerCommand, trust::TrustCommand,
 };
+use crate::serve;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -68,6 +69,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Make the keys, the trust root, the coordinator's identity and your own
     Init(InitArgs),
+    /// Be the coordinator, until SIGTERM
+    Serve(serve::Options),
     /// The coordinator in one look, and who you are to it
     Status,
     /// Artifacts: an app at a version, immutable and signed

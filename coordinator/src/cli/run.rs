@@ -14,6 +14,7 @@ use super::{
     profile::Home,
     rollout, server, status, trust,
 };
+use crate::serve;
 
 /// The whole of `consign`.
 pub fn main() -> ExitCode {
@@ -40,6 +41,10 @@ fn run(cli: Cli, printer: &Printer) -> Result<Exit> {
         printer.raw(&String::from_utf8_lossy(&script))?;
         return Ok(Exit::Done);
     }
+    if let Command::Serve(options) = &cli.command {
+        serve::run(options).doing(|| "cannot serve".into())?;
+        return Ok(Exit::Done);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -63,7 +68,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,
         Command::Trust(command) => trust::run(command, &home, client, printer).await?,
         Command::Key(command) => key::run(command, printer)?,
-        Command::Completions { .. } => {}
+        Command::Serve(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
 }
