@@ -101,6 +101,18 @@ impl Cgroup {
     }
 }
 
+/// What a lost supervisor could not remove: the deployment's own cgroup, where that is no unit of systemd's. Stays while
+/// anything is in it.
+pub(super) fn remove_lost_subtree(attempt: &Cgroup) {
+    if let Some(parent) = attempt.0.parent()
+        && let Some(name) = parent.file_name().and_then(|name| name.to_str())
+        && name.starts_with("consign-deployment-")
+        && !name.ends_with(".service")
+    {
+        drop(fs::remove_dir(parent));
+    }
+}
+
 fn create(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -95,7 +95,7 @@ impl Supervisor {
         match self.ask(&Request::Run { spec: Box::new(spec.clone()) }, Some(ANSWER_WITHIN)).await? {
             Reply::Spawned { identity } => Ok(Run::Spawned(identity)),
             Reply::Finished { exit } => Ok(Run::Finished(exit)),
-            other @ (Reply::Done | Reply::Refused { .. }) => Err(self.unexpected(other)),
+            other @ (Reply::Done {} | Reply::Refused { .. }) => Err(self.unexpected(other)),
         }
     }
 
@@ -115,7 +115,7 @@ impl Supervisor {
         };
         match answer {
             Reply::Finished { exit } => Ok(*exit),
-            other @ (Reply::Done | Reply::Spawned { .. } | Reply::Refused { .. }) => {
+            other @ (Reply::Done {} | Reply::Spawned { .. } | Reply::Refused { .. }) => {
                 Err(self.unexpected(other))
             }
         }
@@ -129,7 +129,7 @@ impl Supervisor {
 
     /// Ends the supervisor; refused while an attempt executes. One that was never released is killed.
     pub async fn shut_down(&self) -> Result<(), SupervisorError> {
-        match self.command(&Request::ShutDown).await {
+        match self.command(&Request::ShutDown {}).await {
             Err(SupervisorError::Lost { .. }) => Ok(()),
             other => other,
         }
@@ -137,7 +137,7 @@ impl Supervisor {
 
     async fn command(&self, request: &Request) -> Result<(), SupervisorError> {
         match self.ask(request, Some(ANSWER_WITHIN)).await? {
-            Reply::Done => Ok(()),
+            Reply::Done {} => Ok(()),
             other @ (Reply::Spawned { .. } | Reply::Finished { .. } | Reply::Refused { .. }) => {
                 Err(self.unexpected(other))
             }
@@ -158,20 +158,24 @@ impl Supervisor {
             }
             None => conversation.await,
         };
-        answer.map_err(|source| {
-            let directory = self.directory.clone();
-            if is_absence(&source) {
-                SupervisorError::Lost { directory }
-            } else {
-                SupervisorError::Io { directory, source }
-            }
+        let source = match answer {
+            Ok(reply) => return Ok(reply),
+            Err(source) => source,
+        };
+        let directory = self.directory.clone();
+        // A broken conversation alone proves nothing: only where nobody listens any more is the supervisor gone.
+        let is_gone = is_absence(&source) && connect(&directory).await.is_err_and(|error| is_absence(&error));
+        Err(if is_gone {
+            SupervisorError::Lost { directory }
+        } else {
+            SupervisorError::Io { directory, source }
         })
     }
 
     fn unexpected(&self, reply: Reply) -> SupervisorError {
         match reply {
             Reply::Refused { because } => SupervisorError::Refused { because },
-            Reply::Done | Reply::Spawned { .. } | Reply::Finished { .. } => SupervisorError::Io {
+            Reply::Done {} | Reply::Spawned { .. } | Reply::Finished { .. } => SupervisorError::Io {
                 directory: self.directory.clone(),
                 source: io::Error::other("the answer does not belong to the request"),
             },

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use super::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, remove_lost_subtree},
     containment::{Containment, Seeker},
     processes::boot_id,
     spec::AttemptIdentity,
@@ -27,6 +27,9 @@ pub async fn reap_lost(identity: AttemptIdentity) -> io::Result<()> {
         // A process that was being forked while it was looked for is seen now.
         std::thread::sleep(Duration::from_millis(20));
         containment.kill(|| {});
+        if let Some(cgroup) = &containment.cgroup {
+            remove_lost_subtree(cgroup);
+        }
     });
     reaped.await.map_err(io::Error::other)
 }

@@ -1,5 +1,5 @@
 //! What agent and supervisor say to each other: on a connection one request and one reply, each a line of strict JSON.
-//! The socket lies in a directory that only the agent's user may enter.
+//! Variants without fields have braces: serde then refuses fields that do not belong there. The socket lies in a directory that only the agent's user may enter.
 
 use std::{
     io::{self, Read, Write},
@@ -33,13 +33,13 @@ pub(super) enum Request {
     /// TERM, grace, KILL; answered at once, its end comes through `Wait`.
     Cancel { attempt: Attempt },
     /// Exit, unless an attempt runs.
-    ShutDown,
+    ShutDown {},
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Reply {
-    Done,
+    Done {},
     Spawned { identity: AttemptIdentity },
     Finished { exit: Box<ExitRecord> },
     Refused { because: String },

@@ -152,17 +152,24 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
     let Ok((stream, _)) = listener.accept() else { return };
     let is_ours = rustix::net::sockopt::socket_peercred(&stream)
         .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid());
-    if !is_ours || shared.state().connections >= CONNECTIONS {
+    if !is_ours {
         return;
     }
+    // Never silence: who finds nobody here takes the supervisor for dead, and kills what it executes.
+    let busy = |mut stream: &UnixStream| drop(write_line(&mut stream, &refused("it is too busy".to_owned())));
+    if shared.state().connections >= CONNECTIONS {
+        return busy(&stream);
+    }
+    let Ok(second) = stream.try_clone() else { return busy(&stream) };
     shared.state().connections += 1;
     let theirs = Arc::clone(shared);
     let spawned = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-        theirs.converse(&stream);
+        theirs.converse(&second);
         theirs.state().connections -= 1;
     });
     if spawned.is_err() {
         shared.state().connections -= 1;
+        busy(&stream);
     }
 }
 
@@ -207,23 +214,31 @@ impl Shared {
     fn converse(self: &Arc<Self>, mut stream: &UnixStream) {
         let request =
             stream.set_read_timeout(Some(REQUEST_WITHIN)).and_then(|()| read_line::<Request>(stream));
-        // One who only looks whether somebody listens says nothing.
-        let Ok(request) = request else { return };
-        let reply = match request {
-            Request::Run { spec } => self.run(*spec),
-            Request::Release { attempt } => self.command(attempt, GO),
-            Request::Cancel { attempt } => self.command(attempt, CANCEL),
-            Request::Wait { attempt } => match self.wait(attempt, stream) {
+        let reply = match request.map_err(|error| refused(format!("the request is not understood: {error}")))
+        {
+            // Also one who only looks whether somebody listens, and says nothing.
+            Err(reply) => reply,
+            Ok(request) => match self.answer(request, stream) {
                 Some(reply) => reply,
                 None => return,
             },
-            Request::ShutDown => self.shut_down(),
         };
         // Who asked may be gone; then it asks again.
         drop(write_line(&mut stream, &reply));
         if self.state().ending {
             drop((&self.wake).write_all(b"e"));
         }
+    }
+
+    /// `None`: who asked is gone.
+    fn answer(self: &Arc<Self>, request: Request, stream: &UnixStream) -> Option<Reply> {
+        Some(match request {
+            Request::Run { spec } => self.run(*spec),
+            Request::Release { attempt } => self.command(attempt, GO),
+            Request::Cancel { attempt } => self.command(attempt, CANCEL),
+            Request::Wait { attempt } => return self.wait(attempt, stream),
+            Request::ShutDown {} => self.shut_down(),
+        })
     }
 
     fn run(self: &Arc<Self>, spec: AttemptSpec) -> Reply {
@@ -317,12 +332,12 @@ impl Shared {
             Some(current) if current.attempt == attempt => match current.control.write_all(&[command]) {
                 Ok(()) => {
                     current.released |= command == GO;
-                    Reply::Done
+                    Reply::Done {}
                 }
                 Err(error) => refused(error.to_string()),
             },
             Some(_) | None => match self.finished(&state, attempt) {
-                Some(_) => Reply::Done,
+                Some(_) => Reply::Done {},
                 None => unknown(attempt),
             },
         }
@@ -354,7 +369,7 @@ impl Shared {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.ending = true;
-        Reply::Done
+        Reply::Done {}
     }
 
     /// The deployment's directory is gone: whether nothing executes any more. What was never released is let go.

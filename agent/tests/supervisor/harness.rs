@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -131,9 +132,6 @@ impl Deployment {
 impl Drop for Deployment {
     /// Whatever a failed test left is ended by its mark, and the supervisor by its directory.
     fn drop(&mut self) {
-        for pid in marked(&self.directory) {
-            kill(pid);
-        }
         let pids = fs::read_dir("/proc")
             .unwrap()
             .flatten()
@@ -145,6 +143,34 @@ impl Drop for Deployment {
                 kill(pid);
             }
         }
+        // A process that executes its program just now shows no environment: it is looked for twice.
+        for _ in 0..2 {
+            for pid in marked(&self.directory) {
+                kill(pid);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+            let name =
+                format!("consign-deployment-{}", self.directory.file_name().unwrap().to_str().unwrap());
+            remove_cgroup(&Path::new(root).join(name));
+        }
+    }
+}
+
+/// The cgroups that a killed supervisor left, with all in them; what was killed takes a moment to leave them.
+fn remove_cgroup(path: &Path) {
+    drop(fs::OpenOptions::new().write(true).open(path.join("cgroup.kill")).and_then(|mut kill| kill.write_all(b"1")));
+    for _ in 0..200 {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                drop(fs::remove_dir(entry.path()));
+            }
+        }
+        if fs::remove_dir(path).is_ok() || !path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

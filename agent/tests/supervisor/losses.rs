@@ -1,6 +1,8 @@
 //! Who dies, and what is known afterwards.
 
-use consign_agent::supervisor::{ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
+use std::io::{Read, Write};
+
+use consign_agent::supervisor::{AttemptSpec, ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
 use consign_common::deployment::{StepOutcome, log::Stream};
 
 use crate::harness::{Deployment, is_alive, kill, launcher, marked, number_in, pid, until};
@@ -23,6 +25,83 @@ async fn a_client_that_is_gone_finds_the_outcome_when_it_comes_back() {
     let record = again.wait(spec.attempt).await.unwrap();
     assert_eq!(record.result.to_string(), "failed: exit code 7");
     assert_eq!(deployment.said(spec.attempt, Stream::Stdout), "a\nb\n");
+}
+
+#[tokio::test]
+async fn an_attempt_outlives_the_agent_that_began_it() {
+    let deployment = Deployment::start().await;
+    deployment.supervisor.shut_down().await.unwrap();
+    until("its socket is gone", || !deployment.directory.join("supervisor.sock").exists()).await;
+    let go_on = deployment.scratch("go-on");
+    let spec =
+        deployment.shell(&format!("echo a; while [ ! -e {} ]; do sleep 0.01; done; echo b", go_on.display()));
+    let document = deployment.scratch("spec");
+    std::fs::write(&document, serde_json::to_vec(&spec).unwrap()).unwrap();
+    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "losses::begins_an_attempt_and_waits"])
+        .env("CONSIGN_TEST_DIRECTORY", &deployment.directory)
+        .env("CONSIGN_TEST_SPEC", &document)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = deployment.directory.join(format!("{}.log", spec.attempt));
+    until("it has begun", || log.exists() && deployment.said(spec.attempt, Stream::Stdout) == "a\n").await;
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    std::fs::write(&go_on, "").unwrap();
+    let again = Supervisor::attach(&deployment.directory).await.unwrap().expect("it outlives the agent");
+    assert_eq!(again.wait(spec.attempt).await.unwrap().result, StepOutcome::Succeeded);
+    assert_eq!(deployment.said(spec.attempt, Stream::Stdout), "a\nb\n");
+}
+
+#[tokio::test]
+#[ignore = "the process that another test kills"]
+async fn begins_an_attempt_and_waits() {
+    let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
+    let (Some(directory), Some(spec)) = (variable("CONSIGN_TEST_DIRECTORY"), variable("CONSIGN_TEST_SPEC"))
+    else {
+        return;
+    };
+    let spec: AttemptSpec = serde_json::from_slice(&std::fs::read(spec).unwrap()).unwrap();
+    let supervisor = Supervisor::start(&directory, &launcher()).await.unwrap();
+    supervisor.run(&spec).await.unwrap();
+    supervisor.release(spec.attempt).await.unwrap();
+    supervisor.wait(spec.attempt).await.unwrap();
+}
+
+#[tokio::test]
+async fn out_of_its_cgroup_nothing_gets_away() {
+    let deployment = Deployment::start().await;
+    let file = deployment.scratch("daemon");
+    let script = format!("setsid env -i sh -c 'echo $$ > {}; exec sleep 600' & sleep 600", file.display());
+    let spec = deployment.shell(&script);
+    let identity = deployment.begin(&spec).await;
+    let daemon = number_in(&file).await;
+    kill(deployment.supervisor_pid(&identity));
+    if identity.process.as_ref().unwrap().cgroup.is_some() {
+        reap_lost(identity).await.unwrap();
+        assert!(!is_alive(daemon));
+    } else {
+        // The two machines where an attempt has none, by design: systemd owns the tree, or it may not be written.
+        let is_systemds = std::path::Path::new("/run/systemd/system").exists();
+        kill(daemon);
+        assert!(is_systemds || !rustix::process::geteuid().is_root(), "root without systemd makes a cgroup");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_not_understood_is_answered() {
+    let deployment = Deployment::start().await;
+    let long_way_round = std::fs::File::open(&deployment.directory).unwrap();
+    let address =
+        format!("/proc/self/fd/{}/supervisor.sock", std::os::fd::AsRawFd::as_raw_fd(&long_way_round));
+    for bad in ["{\"do\":\"dance\"}\n", "{\"do\":\"shut-down\",\"more\":1}\n", "nonsense\n"] {
+        let mut stream = std::os::unix::net::UnixStream::connect(&address).unwrap();
+        stream.write_all(bad.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("not understood"), "{answer}");
+    }
 }
 
 #[tokio::test]
