@@ -160,7 +160,12 @@ impl Drop for Deployment {
 
 /// The cgroups that a killed supervisor left, with all in them; what was killed takes a moment to leave them.
 fn remove_cgroup(path: &Path) {
-    drop(fs::OpenOptions::new().write(true).open(path.join("cgroup.kill")).and_then(|mut kill| kill.write_all(b"1")));
+    drop(
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path.join("cgroup.kill"))
+            .and_then(|mut kill| kill.write_all(b"1")),
+    );
     for _ in 0..200 {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
