@@ -1,90 +1,128 @@
-//! What agents ask: until their sessions are here, a new certificate.
+//! What agents ask: sessions, logs, files, and a new certificate.
 
 use std::sync::Arc;
 
-use consign_proto::v1::{self, agents_server::Agents};
+use consign_common::{
+    digest::Sha256,
+    name::{Environment, ServerName},
+    time::Clock,
+};
+use consign_proto::v1::{self, agents_server::Agents, fetch_request::What};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{
-    Answers, Caller,
-    transfer::{self, Chunks},
+use super::{Answers, Caller, Identity, agent_logs, agent_session, answer::invalid, transfer};
+use crate::{
+    enrolment::Enroller,
+    fleet::{Registry, Sessions},
+    logs::LogWriter,
+    repository::Repository,
+    rollouts::{Controller, store},
+    store::Store,
+    trust_roots::TrustRoots,
 };
-use crate::{enrolment::Enroller, repository::Repository};
+
+/// Transfers to agents at once: enough to fill a line, few enough that each gets on.
+const TRANSFERS: usize = 32;
+/// Messages to one agent between us and HTTP/2.
+pub(super) const AHEAD: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct AgentService {
+    pub(super) parts: AgentParts,
+    transfers: Arc<Semaphore>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AgentParts {
+    pub coordinator: String,
     pub enroller: Enroller,
     pub repository: Arc<Repository>,
+    pub store: Arc<Store>,
+    pub registry: Registry,
+    pub trust_roots: Arc<TrustRoots>,
+    pub controller: Arc<Controller>,
+    pub sessions: Arc<Sessions>,
+    pub logs: LogWriter,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl AgentService {
+    pub fn new(parts: AgentParts) -> Self {
+        Self { parts, transfers: Arc::new(Semaphore::new(TRANSFERS)) }
+    }
 }
 
 #[tonic::async_trait]
 impl Agents for AgentService {
-    type SessionStream = Answers<v1::CoordinatorMessage>;
+    type SessionStream = ReceiverStream<Result<v1::CoordinatorMessage, Status>>;
 
     async fn session(
         &self,
-        _request: Request<Streaming<v1::AgentMessage>>,
+        request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        Err(unbuilt())
+        let (server, environment) = agent(&request)?;
+        let (to_agent, messages) = mpsc::channel(AHEAD);
+        tokio::spawn(agent_session::run(
+            self.parts.clone(),
+            server,
+            environment,
+            request.into_inner(),
+            to_agent,
+        ));
+        Ok(Response::new(ReceiverStream::new(messages)))
     }
 
-    type LogsStream = Answers<v1::LogAck>;
+    type LogsStream = ReceiverStream<Result<v1::LogAck, Status>>;
 
     async fn logs(
         &self,
-        _request: Request<Streaming<v1::LogChunk>>,
+        request: Request<Streaming<v1::LogChunk>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
-        Err(unbuilt())
+        let (server, _) = agent(&request)?;
+        Ok(Response::new(agent_logs::take(self.parts.logs.clone(), server, request.into_inner())))
     }
 
-    type FetchStream = Chunks;
+    type FetchStream = Answers<v1::Chunk>;
 
-    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Chunks>, Status> {
-        Ok(Response::new(transfer::fetch(&self.repository, request.into_inner()).await?))
+    /// Only what an open order names to this server, or what the server has had itself.
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let (server, _) = agent(&request)?;
+        let request = request.into_inner();
+        let wanted: Sha256 =
+            match request.what.as_ref().ok_or_else(|| invalid("what to fetch is not said"))? {
+                What::Manifest(digest) => digest.parse().map_err(invalid)?,
+                What::Pack(pair) => pair.to.parse().map_err(invalid)?,
+            };
+        if !store::may_fetch(self.parts.store.read(), &server, &wanted).await? {
+            tracing::warn!(%server, artifact = %wanted, "a file was asked for that no order names");
+            return Err(Status::not_found("no order for this server names it"));
+        }
+        let transfers = Arc::clone(&self.transfers);
+        let permit = transfers.acquire_owned().await.map_err(|_| Status::unavailable("stopping"))?;
+        let chunks = transfer::fetch(&self.parts.repository, request).await?;
+        // The place is given back when the stream is dropped.
+        let chunks = chunks.map(move |chunk| {
+            let _place = &permit;
+            chunk
+        });
+        Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller: Option<Caller> = request.extensions().get().cloned();
         let caller = caller.ok_or_else(|| Status::internal("the caller is not known"))?;
-        Ok(Response::new(self.enroller.renew(&caller, request.get_ref()).await?))
+        Ok(Response::new(self.parts.enroller.renew(&caller, request.get_ref()).await?))
     }
 }
 
-fn unbuilt() -> Status {
-    Status::unimplemented("this coordinator has no rollouts yet")
-}
-
-/// Stands where the rollout controller will.
-#[derive(Clone, Copy, Debug)]
-pub struct Unbuilt;
-
-#[tonic::async_trait]
-impl super::Rollouts for Unbuilt {
-    async fn start(&self, _: &Caller, _: v1::StartRolloutRequest) -> Result<v1::Rollout, Status> {
-        Err(unbuilt())
-    }
-    async fn rollback(&self, _: &Caller, _: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
-        Err(unbuilt())
-    }
-    async fn abort(&self, _: &Caller, _: v1::AbortRolloutRequest) -> Result<v1::Rollout, Status> {
-        Err(unbuilt())
-    }
-    async fn list(&self, _: v1::ListRolloutsRequest) -> Result<v1::ListRolloutsResponse, Status> {
-        Err(unbuilt())
-    }
-    async fn show(&self, _: v1::ShowRolloutRequest) -> Result<v1::Rollout, Status> {
-        Err(unbuilt())
-    }
-    async fn follow(&self, _: v1::FollowRolloutRequest) -> Result<Answers<v1::FollowEvent>, Status> {
-        Err(unbuilt())
-    }
-    async fn read_logs(&self, _: v1::ReadLogsRequest) -> Result<Answers<v1::LogPart>, Status> {
-        Err(unbuilt())
-    }
-    async fn active(&self) -> Result<u32, Status> {
-        Ok(0)
-    }
-    fn is_online(&self, _: &consign_common::name::ServerName) -> bool {
-        false
+/// Who calls. The access layer lets only agents through.
+fn agent<T>(request: &Request<T>) -> Result<(ServerName, Environment), Status> {
+    match request.extensions().get::<Caller>().map(|caller| &caller.identity) {
+        Some(Identity::Agent { server, environment, .. }) => Ok((server.clone(), environment.clone())),
+        Some(Identity::Anonymous | Identity::Operator { .. } | Identity::Local { .. }) | None => {
+            Err(Status::internal("the caller is no agent"))
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! A call's way: [`listener`] (handshake, limits) → [`Connection`] (peer) → [`AccessLayer`] (caller, role) → service.
 
 mod access;
+mod agent_logs;
+mod agent_session;
 mod agents;
 mod allow_list;
 mod answer;
@@ -11,14 +13,16 @@ mod connection;
 pub mod listener;
 mod operators;
 pub mod roles;
+mod rollouts;
 mod seam;
 pub mod transfer;
 mod view;
 
 pub use access::{Access, AccessLayer};
-pub use agents::{AgentService, Unbuilt};
+pub use agents::{AgentParts, AgentService};
 pub use allow_list::AllowList;
 pub use caller::{Caller, Identity, InvalidRole, Role};
 pub use connection::{Connection, Connections, Peer};
 pub use operators::OperatorService;
+pub use rollouts::RolloutService;
 pub use seam::{Answers, Rollouts};

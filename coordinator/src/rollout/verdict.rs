@@ -118,11 +118,12 @@ fn changed_and_not_back(end: &End) -> bool {
     }
 }
 
-/// Whether the server refused because of what is, or is not, signed or allowed; other refusals are failures.
 fn refused_by_gate(end: &End) -> bool {
-    let End::Refused { code, .. } = end else {
-        return false;
-    };
+    matches!(end, End::Refused { code, .. } if is_gate(code))
+}
+
+/// Whether a refusal of this name is about what is, or is not, signed or allowed; other refusals are failures.
+pub fn is_gate(code: &str) -> bool {
     [
         "signature-missing",
         "signature-invalid",
@@ -145,5 +146,5 @@ fn refused_by_gate(end: &End) -> bool {
         "user-not-allowed",
         "unit-not-allowed",
     ]
-    .contains(&code.as_str())
+    .contains(&code)
 }

@@ -291,16 +291,19 @@ pub async fn answer_orders(
     Ok(())
 }
 
-/// Whether an order of a deployment that has not ended names this artifact to this server.
+/// Whether an order of a rollout that has not ended names this artifact to this server, or the server has it: a release
+/// that is damaged is repaired from here.
 pub async fn may_fetch<'e>(
     db: impl SqliteExecutor<'e>,
     server: &ServerName,
     manifest: &Sha256,
 ) -> Result<bool, StoreError> {
     let row = sqlx::query(
-        "SELECT count(*) AS n FROM orders o
-           JOIN deployments d ON d.id = o.deployment JOIN rollouts r ON r.id = d.rollout
-         WHERE o.server = ? AND o.manifest = ? AND r.standing <> 'ended'",
+        "SELECT (SELECT count(*) FROM orders o
+                   JOIN deployments d ON d.id = o.deployment JOIN rollouts r ON r.id = d.rollout
+                 WHERE o.server = ?1 AND o.manifest = ?2 AND r.standing <> 'ended')
+              + (SELECT count(*) FROM server_apps
+                 WHERE server = ?1 AND (good = ?2 OR before = ?2 OR current = ?2)) AS n",
     )
     .bind(server.as_str())
     .bind(manifest.to_string())

@@ -29,13 +29,15 @@ use super::{Addresses, Options, import::import};
 use crate::{
     bundle::InvalidBundle,
     enrolment::{Authority, AuthorityError, Enroller, SERVER_RENEWS, Tokens},
-    fleet::Registry,
+    fleet::{Registry, Sessions},
     grpc::{
-        AccessLayer, AgentService, AllowList, Connections, OperatorService,
+        AccessLayer, AgentParts, AgentService, AllowList, Connections, OperatorService, RolloutService,
         listener::{self, Admission, Tcp},
     },
+    logs::{LogSettings, LogWriter},
     operators::Operators,
     repository::{self, Repository, RepositoryError},
+    rollouts::{Controller, ControllerError, Feed, Patience},
     store::{StateDir, Store, StoreError},
     trust_roots::{TrustRootError, TrustRoots},
 };
@@ -97,6 +99,8 @@ pub enum ServeError {
     #[error(transparent)]
     Repository(#[from] RepositoryError),
     #[error(transparent)]
+    Rollouts(#[from] ControllerError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
     Runtime(#[from] io::Error),
@@ -137,20 +141,45 @@ impl Coordinator {
             trust_roots: Arc::clone(&trust_roots),
             clock: Arc::clone(&clock),
         };
+        let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
+        let logs =
+            LogWriter::start(Arc::clone(&store), feed.clone(), Arc::clone(&clock), LogSettings::default());
+        let controller = Controller::new(
+            Arc::clone(&store),
+            Arc::clone(&sessions),
+            feed,
+            Arc::clone(&clock),
+            Patience::default(),
+        );
+        controller.resume().await?;
         let operators = OperatorService {
             coordinator: authority.id().to_owned(),
             clock: Arc::clone(&clock),
             repository: Arc::clone(&repository),
-            trust_roots,
+            trust_roots: Arc::clone(&trust_roots),
             tokens,
             registry: Registry::new(Arc::clone(&store)),
             operators: Operators::new(Arc::clone(&store)),
             allow_list: Arc::clone(&allow_list),
-            rollouts: Arc::new(crate::grpc::Unbuilt),
+            rollouts: Arc::new(RolloutService {
+                controller: Arc::clone(&controller),
+                sessions: Arc::clone(&sessions),
+            }),
             address: addresses.address.clone(),
             enrolment_address: addresses.enrolment_address.clone(),
         };
-        let agents = AgentService { enroller: enroller.clone(), repository: Arc::clone(&repository) };
+        let agents = AgentService::new(AgentParts {
+            coordinator: authority.id().to_owned(),
+            enroller: enroller.clone(),
+            repository: Arc::clone(&repository),
+            store: Arc::clone(&store),
+            registry: Registry::new(Arc::clone(&store)),
+            trust_roots,
+            controller,
+            sessions,
+            logs,
+            clock: Arc::clone(&clock),
+        });
 
         let configs = authority.server_configs(now).map_err(AuthorityError::from)?;
         let (mutual, mutual_tls) = watch::channel(configs.mutual);
