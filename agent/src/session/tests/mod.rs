@@ -1,0 +1,7 @@
+//! Against a coordinator in this process, over real TLS: what it says is scripted, what the agent does is asserted.
+
+mod identity;
+mod shipping;
+mod talk;
+mod transfer;
+mod world;

@@ -1,0 +1,124 @@
+//! The session itself, and the way to it.
+
+use std::sync::Arc;
+
+use consign_common::trust::TrustRoot;
+use consign_proto::v1::{
+    EventAck, Order, TrustRoots as Offered, agent_message::Kind as Said, coordinator_message::Kind,
+};
+use tokio::{net::TcpListener, time::timeout};
+
+use super::world::{PATIENCE, World, deployment, event};
+use crate::{
+    fixture::{Authority, COORDINATOR},
+    ports::Inbound,
+    session::{dial::Dialer, proxy::Proxies},
+    status::Link,
+};
+
+#[tokio::test]
+async fn says_who_it_is_and_carries_orders_and_events() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    let hello = world.hello().await;
+    assert_eq!((hello.environment.as_str(), hello.root), ("staging", false));
+    assert_eq!(hello.labels.get("role").map(String::as_str), Some("web"));
+    assert_eq!(hello.open_deployments, [deployment().to_string()]);
+    assert_eq!((hello.apps[0].app.as_str(), hello.apps[0].term), ("shop", 4));
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    world.say(Kind::Order(Order { document: "{}".into(), statements: vec!["s".into()] })).await;
+    let Inbound::Order { document, statements, connected } = agent.told().await else { panic!() };
+    assert_eq!((document, statements), (b"{}".to_vec(), vec![b"s".to_vec()]));
+    assert_eq!(connected, COORDINATOR, "as its certificate says");
+    agent.events.send(event(3)).await.unwrap();
+    let Said::Event(event) = world.news().await else { panic!() };
+    assert_eq!((event.sequence, event.deployment), (3, deployment().to_string()));
+    world.say(Kind::EventAck(EventAck { deployment: deployment().to_string(), sequence: 3 })).await;
+    assert!(matches!(agent.told().await, Inbound::EventAck { sequence: 3, .. }));
+    assert!(matches!(agent.board.link(), Link::Connected { .. }));
+}
+
+#[tokio::test]
+async fn comes_back_after_a_hang_up_and_does_not_hold_up_the_manager_meanwhile() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    world.hang_up();
+    // More than every queue holds: what nobody hears is in the journal.
+    for sequence in 0..200 {
+        timeout(PATIENCE, agent.events.send(event(sequence))).await.expect("never blocked").unwrap();
+    }
+    while world.heard().await.is_some() {}
+    assert!(matches!(world.heard().await.unwrap().kind, Some(Said::Hello(_))));
+    assert!(matches!(agent.told().await, Inbound::Connected));
+}
+
+#[tokio::test]
+async fn gives_up_a_line_that_is_silent() {
+    let mut world = World::new(|coordinator| coordinator.heartbeat_seconds = 1).await;
+    let _agent = world.start(Arc::default());
+    world.hello().await;
+    let mut heartbeats = 0;
+    while world.heard().await.is_some() {
+        heartbeats += 1;
+    }
+    assert!((3..=6).contains(&heartbeats), "one each interval, for three intervals: {heartbeats}");
+}
+
+#[tokio::test]
+async fn takes_trust_roots_and_says_why_it_refused_one() {
+    let mut world = World::new(|_| {}).await;
+    let agent = world.start(Arc::default());
+    world.hello().await;
+    let roots = vec![world.authority.root(2).into(), world.authority.root(3).into()];
+    world.say(Kind::TrustRoots(Offered { envelopes: roots })).await;
+    let Said::TrustRootTaken(taken) = world.news().await else { panic!() };
+    assert_eq!((taken.version, taken.error.as_str()), (3, ""));
+    assert_eq!(agent.roots.current().version, 3);
+    world.say(Kind::TrustRoots(Offered { envelopes: vec![Authority::new().root(4).into()] })).await;
+    let Said::TrustRootTaken(taken) = world.news().await else { panic!() };
+    assert_eq!(taken.version, 3);
+    assert!(taken.error.contains("not signed by enough"), "{}", taken.error);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_the_trust_root_does_not_name_gets_no_session() {
+    let world = World::new(|_| {}).await;
+    let stranger = Authority::new();
+    let dialer = world.dialer();
+    let connection = dialer.dial(Some(&world.authority.agent())).await.unwrap();
+    let root = TrustRoot::open_pinned(&stranger.root(1), stranger.pin().sha256).unwrap();
+    let refused = dialer.check_named(&connection, &root).unwrap_err().to_string();
+    assert!(refused.contains("trust root 1 does not name"), "{refused}");
+    let other_ca = Dialer { ca: stranger.ca.pin(), ..dialer };
+    let refused = other_ca.dial(Some(&world.authority.agent())).await.unwrap_err().to_string();
+    assert!(refused.contains("not the coordinator that was pinned"), "{refused}");
+}
+
+#[tokio::test]
+async fn goes_through_a_proxy_where_the_environment_names_one() {
+    let world = World::new(|_| {}).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let target = world.address;
+    let asked = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::io::AsyncReadExt::read_u8(&mut client).await.unwrap());
+        }
+        let mut onward = tokio::net::TcpStream::connect(target).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        drop(tokio::io::copy_bidirectional(&mut client, &mut onward).await);
+        String::from_utf8(head).unwrap()
+    });
+    let proxies = Proxies::from_environment(|name| (name == "HTTPS_PROXY").then(|| proxy.clone())).unwrap();
+    let dialer =
+        Dialer { addresses: vec!["deploy.example:7443".into()], ca: world.authority.ca.pin(), proxies };
+    let connection = dialer.dial(Some(&world.authority.agent())).await.unwrap();
+    assert_eq!(connection.coordinator, COORDINATOR);
+    drop(connection);
+    let head = timeout(PATIENCE, asked).await.unwrap().unwrap();
+    assert!(head.starts_with("CONNECT deploy.example:7443 "), "the name is the proxy's to resolve: {head}");
+}
