@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod logs;
 pub mod ports;
 pub mod session;
+pub mod stage;
 pub mod state;
 pub mod status;
 pub mod supervisor;
