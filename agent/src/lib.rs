@@ -5,12 +5,14 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod executor;
 #[cfg(test)]
 mod fixture;
 pub mod identity;
 pub mod journal;
 pub mod ledger;
 pub mod logs;
+pub mod manager;
 pub mod ports;
 pub mod session;
 pub mod stage;

@@ -130,6 +130,11 @@ impl Run {
         self.back.attempt().or(self.deploy.attempt())
     }
 
+    /// The same, and how to find what it started.
+    pub fn begun(&self) -> Option<&Begun> {
+        self.back.running.as_ref().or(self.deploy.running.as_ref())
+    }
+
     pub fn setting(&self) -> &Setting {
         &self.setting
     }

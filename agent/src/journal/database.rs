@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,6 +12,8 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::sync::Notify;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -22,6 +25,7 @@ const SQLITE_FULL: &str = "13";
 pub struct Journal {
     pool: SqlitePool,
     deployments: PathBuf,
+    appended: Arc<Notify>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +61,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    pub(super) fn value(why: impl std::fmt::Display) -> Self {
+    pub(crate) fn value(why: impl std::fmt::Display) -> Self {
         Self::Value { why: why.to_string() }
     }
 
@@ -94,7 +98,12 @@ impl Journal {
             return Err(JournalError::Damaged { path, why: check });
         }
         MIGRATIONS.run(&pool).await.map_err(|error| migrate_error(path, error))?;
-        Ok(Self { pool, deployments })
+        Ok(Self { pool, deployments, appended: Arc::default() })
+    }
+
+    /// Told of every event that was written.
+    pub fn appended(&self) -> Arc<Notify> {
+        self.appended.clone()
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {

@@ -39,6 +39,7 @@ impl Journal {
             apps::settle(&mut write, deployment, environment, pointers).await?;
         }
         write.commit().await?;
+        self.appended().notify_one();
         Ok(sequence)
     }
 
@@ -53,17 +54,27 @@ impl Journal {
         rows.into_iter().map(record).collect()
     }
 
-    /// What the coordinator does not have yet: deployments in the order in which they began, at most `limit` events.
-    pub async fn unacknowledged(&self, limit: u32) -> Result<Vec<Record>, JournalError> {
-        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
-            "SELECT deployment, sequence, at_ms, body FROM events
+    /// What the coordinator does not have yet, in the order in which it was written: what lies after `position`, at most
+    /// `limit` events, each with its own position.
+    pub async fn unacknowledged_after(
+        &self,
+        position: i64,
+        limit: u32,
+    ) -> Result<Vec<(i64, Record)>, JournalError> {
+        let rows: Vec<(i64, String, i64, i64, String)> = sqlx::query_as(
+            "SELECT events.rowid, deployment, sequence, at_ms, body FROM events
              JOIN deployments ON deployments.id = events.deployment
-             WHERE sequence > acknowledged ORDER BY deployments.rowid, sequence LIMIT ?",
+             WHERE events.rowid > ? AND sequence > acknowledged ORDER BY events.rowid LIMIT ?",
         )
+        .bind(position)
         .bind(limit)
         .fetch_all(self.pool())
         .await?;
-        rows.into_iter().map(record).collect()
+        rows.into_iter()
+            .map(|(position, deployment, sequence, at, body)| {
+                Ok((position, record((deployment, sequence, at, body))?))
+            })
+            .collect()
     }
 
     /// The coordinator has everything up to `sequence`. May come twice and out of order: the highest stands.

@@ -100,6 +100,7 @@ impl Journal {
         }
         let sequence = events::append(&mut write, &order.deployment, order.at, event).await?;
         write.commit().await?;
+        self.appended().notify_one();
         Ok(sequence)
     }
 

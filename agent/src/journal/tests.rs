@@ -140,12 +140,12 @@ async fn what_is_acknowledged_is_not_sent_again() {
     assert_eq!(journal.pending_logs().await.unwrap()[0].length, None);
     journal.acknowledge(&deployment, 2).await.unwrap();
     journal.acknowledge(&deployment, 1).await.unwrap();
-    assert!(journal.unacknowledged(10).await.unwrap().is_empty());
+    assert!(journal.unacknowledged_after(0, 10).await.unwrap().is_empty());
 
     let result = StepOutcome::Succeeded;
     let finished = Event::Finished { attempt, result, log_length: 40, duration_ms: 1, leftovers: vec![] };
     journal.append(&deployment, UnixMs(7), &finished, None).await.unwrap();
-    assert_eq!(journal.unacknowledged(10).await.unwrap()[0].sequence, 3);
+    assert_eq!(journal.unacknowledged_after(0, 10).await.unwrap()[0].1.sequence, 3);
     journal.log_acknowledged(&deployment, attempt, 30).await.unwrap();
     let pending = journal.pending_logs().await.unwrap();
     assert_eq!((pending[0].acknowledged, pending[0].length), (30, Some(40)));

@@ -3,13 +3,13 @@
 use std::{
     io::{self, Write},
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use cap_std::fs::{Dir, File, OpenOptions};
 use consign_common::{
-    artifact::{Entry, EntryKind, Manifest},
-    digest::{Hasher, Sha256},
+    artifact::{Entry, EntryKind, Manifest, Sink},
+    digest::Sha256,
     plan::Plan,
     trust::Privilege,
 };
@@ -51,8 +51,8 @@ impl Form<'_> {
         Ok(None)
     }
 
-    /// Everything that can be known before a byte is fetched.
-    pub fn check(&self, app: &AppDirectory) -> Result<(), StageError> {
+    /// What the plan needs beside the release: shared paths, and the user that its writable ones belong to.
+    pub fn check_surroundings(&self, app: &AppDirectory) -> Result<(), StageError> {
         for path in &self.plan.shared {
             let expected = app.shared_path(path);
             // Followed: what is shared may lie on another filesystem.
@@ -64,12 +64,16 @@ impl Form<'_> {
                 Err(source) => return Err(StageError::Io { what: "cannot look at", path: expected, source }),
             }
         }
-        self.owner()?;
+        self.owner().map(|_| ())
+    }
+
+    /// Whether the release fits, before a byte of it is fetched.
+    pub fn check_space(&self, app: &AppDirectory) -> Result<(), StageError> {
         let path = app.releases_path();
         let space = rustix::fs::fstatvfs(app.releases())
             .map_err(|error| StageError::io("cannot ask for free space at", &path)(error.into()))?;
         let entries = self.manifest.entries.len() as u64;
-        let needed = self.bytes().saturating_add(entries.saturating_mul(ENTRY_BYTES));
+        let needed = self.manifest.total_bytes().saturating_add(entries.saturating_mul(ENTRY_BYTES));
         let available = space.f_bavail.saturating_mul(space.f_frsize);
         if needed > available {
             return Err(StageError::DiskFull { path, needed, available });
@@ -79,13 +83,6 @@ impl Form<'_> {
             return Err(StageError::InodesFull { path, needed: entries, available: space.f_favail });
         }
         Ok(())
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.manifest.entries.iter().fold(0, |sum, entry| match &entry.kind {
-            EntryKind::File { size, .. } => u64::saturating_add(sum, *size),
-            EntryKind::Dir | EntryKind::Link { .. } => sum,
-        })
     }
 
     /// The plain name, and others for when that one is in use and damaged.
@@ -120,20 +117,12 @@ pub struct Staging<'a> {
     app: &'a AppDirectory,
     temporary: String,
     tree: Dir,
-    open: Option<Writing>,
-}
-
-#[derive(Debug)]
-struct Writing {
-    path: PathBuf,
-    file: File,
-    hasher: Hasher,
-    expected: Sha256,
+    open: Option<File>,
 }
 
 impl<'a> Staging<'a> {
     /// A fresh directory with all directories and links of the artifact.
-    pub fn begin(form: &'a Form<'a>, app: &'a AppDirectory) -> Result<Self, StageError> {
+    pub fn create(form: &'a Form<'a>, app: &'a AppDirectory) -> Result<Self, StageError> {
         let temporary = format!(".staging-{}", release_name(&form.manifest.version, form.digest));
         let path = app.release_path(&temporary);
         app.remove_tree(&temporary).map_err(StageError::io("cannot remove the leftover", &path))?;
@@ -149,35 +138,6 @@ impl<'a> Staging<'a> {
             made.map_err(StageError::io("cannot create", &path.join(&entry.path)))?;
         }
         Ok(staging)
-    }
-
-    /// A file's content begins.
-    pub fn begin_file(&mut self, entry: &Entry) -> io::Result<()> {
-        let EntryKind::File { sha256, .. } = &entry.kind else {
-            return Err(io::Error::other("content for what is not a file"));
-        };
-        let mut options = OpenOptions::new();
-        let file = self.tree.open_with(&entry.path, options.write(true).create_new(true))?;
-        let path = self.app.release_path(&self.temporary).join(&entry.path);
-        self.open = Some(Writing { path, file, hasher: Hasher::new(), expected: *sha256 });
-        Ok(())
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(open) = &mut self.open else { return Err(io::Error::other("content before its file")) };
-        open.hasher.update(bytes);
-        open.file.write_all(bytes)
-    }
-
-    pub fn end_file(&mut self) -> io::Result<()> {
-        let Some(open) = self.open.take() else { return Err(io::Error::other("the end of no file")) };
-        if open.hasher.finish() != open.expected {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} has another content than the manifest says", open.path.display()),
-            ));
-        }
-        Ok(())
     }
 
     /// Links to `shared/`, modes and owners, everything durable, and the name. Returns it.
@@ -266,5 +226,26 @@ impl<'a> Staging<'a> {
             Privilege::User(_) if !writable => bits & 0o555,
             Privilege::User(_) | Privilege::Root => bits,
         })
+    }
+}
+
+/// Content comes checked: what is not what the manifest says never reaches `finish`.
+impl Sink for Staging<'_> {
+    fn begin(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        self.open = Some(self.tree.open_with(&entry.path, options.write(true).create_new(true))?);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.open {
+            Some(file) => file.write_all(bytes),
+            None => Err(io::Error::other("content before its file")),
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.open = None;
+        Ok(())
     }
 }

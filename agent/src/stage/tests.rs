@@ -1,7 +1,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use consign_common::{
-    artifact::{Entry, EntryKind, Manifest, Mode},
+    artifact::{Entry, EntryKind, Manifest, Mode, Sink},
     digest::Sha256,
     plan::Plan,
     trust::Privilege,
@@ -68,12 +68,13 @@ impl Case {
     fn stage(&self, version: &str) -> String {
         let (manifest, app) = (manifest(version), self.app());
         let form = self.form(&manifest);
-        form.check(&app).unwrap();
-        let mut staging = Staging::begin(&form, &app).unwrap();
+        form.check_surroundings(&app).unwrap();
+        form.check_space(&app).unwrap();
+        let mut staging = Staging::create(&form, &app).unwrap();
         for (index, content) in [(1, "#!/bin/sh\n"), (3, "hello")] {
-            staging.begin_file(&manifest.entries[index]).unwrap();
+            staging.begin(&manifest.entries[index]).unwrap();
             staging.write(content.as_bytes()).unwrap();
-            staging.end_file().unwrap();
+            staging.end().unwrap();
         }
         staging.finish().unwrap()
     }
@@ -98,16 +99,15 @@ fn a_release_is_whole_read_only_and_linked_to_what_is_shared() {
 }
 
 #[test]
-fn wrong_content_is_no_release_and_leaves_none() {
+fn a_staging_that_is_given_up_leaves_no_release() {
     let case = Case::new();
     let (manifest, app) = (manifest("1.0.0"), case.app());
     let form = case.form(&manifest);
-    let mut staging = Staging::begin(&form, &app).unwrap();
-    staging.begin_file(&manifest.entries[3]).unwrap();
-    staging.write(b"hallo").unwrap();
-    let error = staging.end_file().unwrap_err();
-    assert!(error.to_string().contains("readme"), "{error}");
+    let mut staging = Staging::create(&form, &app).unwrap();
+    staging.begin(&manifest.entries[3]).unwrap();
+    staging.write(b"hel").unwrap();
     drop(staging);
+    assert_eq!(form.existing(&app, &[]).unwrap(), None);
     app.clean().unwrap();
     assert_eq!(fs::read_dir(app.release_path("")).unwrap().count(), 0);
 }
@@ -117,7 +117,7 @@ fn what_is_shared_must_be_there() {
     let case = Case::new();
     fs::remove_file(case.apps.path().join("shop/shared/config/.env")).unwrap();
     let manifest = manifest("1.0.0");
-    let error = case.form(&manifest).check(&case.app()).unwrap_err();
+    let error = case.form(&manifest).check_surroundings(&case.app()).unwrap_err();
     assert_eq!(error.code(), "shared-missing");
     assert!(error.to_string().contains("shop/shared/config/.env"), "{error}");
 }
@@ -128,7 +128,7 @@ fn more_than_the_disk_has_is_refused_before_anything_is_written() {
     let mut manifest = manifest("1.0.0");
     let kind = EntryKind::File { mode: Mode::Plain, size: 1 << 60, sha256: Sha256::of(b"") };
     manifest.entries.push(Entry { path: "zz".into(), kind });
-    let error = case.form(&manifest).check(&case.app()).unwrap_err();
+    let error = case.form(&manifest).check_space(&case.app()).unwrap_err();
     assert!(matches!(error, StageError::DiskFull { needed, .. } if needed > 1 << 60), "{error}");
     assert_eq!(error.code(), "disk-full");
 }

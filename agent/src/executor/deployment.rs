@@ -1,0 +1,590 @@
+//! One deployment, driven to its end: inputs go into the pure run, its commands are carried out here, in their order.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use consign_common::{
+    artifact::Manifest,
+    deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
+    digest::Sha256,
+    durable, json,
+    limits::ArtifactLimits,
+    name::{Id, StepName},
+    plan::{Changes, Facts, Phase, Plan},
+    trust::{
+        Order, OrderKind, Privilege,
+        authorize::{Documents as Evidence, Installed, Intent, Memory, Verified, Work, authorize},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::sleep,
+};
+
+use super::{
+    Exit, Processes, Roots, Site,
+    attempts::{self, InAgent},
+    environment::Surroundings,
+    staging,
+};
+use crate::{
+    core::{Begun, Command, Input, Pointers, Run, Setting, Verdict, Way},
+    journal::{Accepted, JournalError, Record},
+    ports::Fetch,
+    stage::{AppDirectory, is_whole, verify},
+    supervisor::AttemptSpec,
+};
+
+const INPUTS: usize = 16;
+const NO_STEP: &str = "the plan has no such step";
+/// Until a full disk is tried again.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
+
+/// Work that `authorize` let through, and what the agent remembered then.
+#[derive(Debug)]
+pub struct Assignment {
+    pub deployment: Id,
+    pub order: Order,
+    pub work: Verified<Work>,
+    pub memory: Memory,
+    pub origin: Origin,
+}
+
+#[derive(Debug)]
+pub enum Origin {
+    /// Not journalled yet.
+    Order(Box<Accepted>),
+    /// Begun by an agent before this one.
+    Journal(Vec<Record>),
+}
+
+/// The agent cannot go on: what happens can no longer be made durable.
+#[derive(Debug, thiserror::Error)]
+#[error("deployment {deployment}: {source}")]
+pub struct Halt {
+    pub deployment: Id,
+    #[source]
+    pub source: JournalError,
+}
+
+#[derive(Debug)]
+pub struct Deployment<F, P, R> {
+    site: Arc<Site<F, P, R>>,
+    id: Id,
+    order: Order,
+    /// What the order names: brought in, or returned to.
+    work: Arc<Work>,
+    /// What is returned to, once its files were found whole.
+    restored: Option<Arc<Work>>,
+    memory: Memory,
+    run: Run,
+    queue: VecDeque<Command>,
+    inputs: mpsc::Receiver<Input>,
+    inbox: mpsc::Sender<Input>,
+    tasks: JoinSet<()>,
+    /// Ends the staging or the attempt that runs in the agent.
+    stop: Option<oneshot::Sender<()>>,
+    outcomes: BTreeMap<Attempt, &'static str>,
+}
+
+impl<F, P, R> Deployment<F, P, R>
+where
+    F: Fetch + 'static,
+    P: Processes,
+    R: Roots,
+{
+    /// Journals the acceptance of a new one; with an error nothing has begun.
+    pub async fn begin(site: Arc<Site<F, P, R>>, assignment: Assignment) -> Result<Self, JournalError> {
+        let Assignment { deployment, order, work, memory, origin } = assignment;
+        let work = Arc::new(work.into_inner());
+        let current = current(&site, &memory, &work).await?;
+        let setting = setting(&order, &work, &memory, current, &site.boot_id);
+        let (inbox, inputs) = mpsc::channel(INPUTS);
+        let (run, commands, events) = match origin {
+            Origin::Order(accepted) => {
+                let (run, mut commands) = Run::new(setting).apply(Input::Go);
+                if let Some(Command::Journal { event, .. }) = commands.first() {
+                    site.journal.accept(&accepted, event).await?;
+                    commands.remove(0);
+                }
+                (run, commands, Vec::new())
+            }
+            Origin::Journal(records) => {
+                let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
+                let run = Run::replay(setting, events.clone()).map_err(JournalError::value)?;
+                let (run, commands) = run.apply(Input::Go);
+                (run, commands, events)
+            }
+        };
+        let mut this = Self {
+            site,
+            id: deployment,
+            order,
+            work,
+            restored: None,
+            memory,
+            run,
+            queue: commands.into(),
+            inputs,
+            inbox,
+            tasks: JoinSet::new(),
+            stop: None,
+            outcomes: BTreeMap::new(),
+        };
+        events.iter().for_each(|event| this.remember(event));
+        this.make_directory();
+        Ok(this)
+    }
+
+    /// For logs and the supervisor. If it cannot be made, the first attempt says so.
+    fn make_directory(&self) {
+        let directory = self.directory();
+        for directory in directory.parent().into_iter().chain([directory.as_path()]) {
+            match durable::create_dir(directory, 0o700) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    tracing::warn!(%error, path = %directory.display(), "a directory cannot be created");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Where a cancel goes.
+    pub fn inbox(&self) -> mpsc::Sender<Input> {
+        self.inbox.clone()
+    }
+
+    /// To the end. Dropped before, it leaves the supervisor and its attempt running.
+    pub async fn drive(mut self) -> Result<DeploymentOutcome, Halt> {
+        loop {
+            while let Some(command) = self.queue.pop_front() {
+                self.execute(command).await.map_err(|source| Halt { deployment: self.id.clone(), source })?;
+            }
+            if let Some(outcome) = self.run.ended() {
+                let outcome = outcome.clone();
+                self.tasks.shutdown().await;
+                self.site.processes.shut_down(&self.directory()).await;
+                return Ok(outcome);
+            }
+            // Never `None`: one sender is our own.
+            let Some(input) = self.inputs.recv().await else { continue };
+            let (run, commands) = self.run.apply(input);
+            self.run = run;
+            self.queue.extend(commands);
+        }
+    }
+
+    async fn execute(&mut self, command: Command) -> Result<(), JournalError> {
+        match command {
+            Command::Journal { event, pointers } => return self.journal(event, pointers.as_deref()).await,
+            Command::Stage => self.stage(),
+            Command::CancelStaging => drop(self.stop.take()),
+            Command::Evaluate { phase, step } => {
+                let verdict = self.evaluate(phase, step);
+                self.answer(Input::Evaluated { phase, step, verdict });
+            }
+            Command::Start(attempt) => {
+                if let Err(message) = self.start(attempt) {
+                    self.refuse(attempt, message);
+                }
+            }
+            Command::Release(attempt) => self.release(attempt),
+            Command::Rejoin(begun) => {
+                let attempt = begun.attempt;
+                if let Err(message) = self.rejoin(begun) {
+                    self.refuse(attempt, message);
+                }
+            }
+            Command::Cancel(attempt) => self.cancel(attempt),
+            Command::Restore(installed) => {
+                let input = match self.restore(&installed).await {
+                    Ok(work) => {
+                        let steps = work.plan.steps.clone();
+                        self.restored = Some(Arc::new(work));
+                        Input::Restorable { steps }
+                    }
+                    Err(because) => Input::NotRestorable { because },
+                };
+                self.answer(input);
+            }
+            Command::RemoveStaged { release } => {
+                self.on_disk("a staged release could not be removed", move |app| app.remove(&release)).await;
+            }
+            Command::Prune => self.prune().await,
+        }
+        Ok(())
+    }
+
+    /// Write-ahead: whatever comes after waits for this. A full disk is waited for; any other failure ends the agent,
+    /// because what it did next would not be known after a restart.
+    async fn journal(&mut self, mut event: Event, pointers: Option<&Pointers>) -> Result<(), JournalError> {
+        if let Event::Finished { attempt, log_length, .. } = &mut event
+            && *log_length == 0
+        {
+            *log_length = std::fs::metadata(self.log_path(*attempt)).map_or(0, |file| file.len());
+        }
+        self.remember(&event);
+        let site = self.site.clone();
+        let pointers = pointers.map(|pointers| (&site.word.environment, pointers));
+        loop {
+            match site.journal.append(&self.id, site.now(), &event, pointers).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_full() => {
+                    tracing::error!(deployment = %self.id, "the disk is full: the journal waits for space");
+                    sleep(FULL_DISK_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn stage(&mut self) {
+        let in_use = [&self.memory.good, &self.memory.before];
+        let in_use = in_use.into_iter().flatten().map(|installed| installed.release.clone());
+        let task = staging::Task {
+            site: self.site.clone(),
+            deployment: self.id.clone(),
+            work: self.work.clone(),
+            in_use: in_use.chain(self.current_release()).collect(),
+        };
+        let (stop, stopped) = oneshot::channel();
+        self.stop = Some(stop);
+        self.spawn(task.run(stopped));
+    }
+
+    fn start(&mut self, attempt: Attempt) -> Result<(), String> {
+        let (plan, release) = self.place(attempt.phase)?;
+        let step = plan.steps.get(attempt.step as usize).cloned().ok_or(NO_STEP)?;
+        if !step.kind.is_process() {
+            let app = AppDirectory::open(self.site.apps(), &self.order.app);
+            let (stop, stopped) = oneshot::channel();
+            let clock = self.site.clock.clone();
+            let work = InAgent { attempt, step, log: self.log_path(attempt), clock, app, release };
+            self.stop = Some(stop);
+            self.spawn(work.run(stopped));
+            return Ok(());
+        }
+        let spec = self.specification(attempt)?;
+        let (site, directory) = (self.site.clone(), self.directory());
+        self.spawn(async move { attempts::create(&site.processes, directory, spec).await });
+        Ok(())
+    }
+
+    /// Nothing was executed.
+    fn refuse(&mut self, attempt: Attempt, message: String) {
+        let failure = Failure::Exec { message };
+        self.answer(attempts::finished(attempt, Exit::of(StepOutcome::Failed { failure })));
+    }
+
+    fn release(&mut self, attempt: Attempt) {
+        let Some(begun) = self.run.begun().filter(|begun| begun.attempt == attempt).cloned() else { return };
+        let (site, directory) = (self.site.clone(), self.directory());
+        self.spawn(async move { attempts::run(&site.processes, directory, begun).await });
+    }
+
+    fn rejoin(&mut self, begun: Begun) -> Result<(), String> {
+        let spec = self.specification(begun.attempt)?;
+        let (site, directory) = (self.site.clone(), self.directory());
+        self.spawn(async move { attempts::rejoin(&site.processes, directory, begun, spec).await });
+        Ok(())
+    }
+
+    fn cancel(&mut self, attempt: Attempt) {
+        drop(self.stop.take());
+        let (site, directory) = (self.site.clone(), self.directory());
+        self.tasks.spawn(async move { site.processes.cancel(&directory, attempt).await });
+    }
+
+    fn specification(&self, attempt: Attempt) -> Result<AttemptSpec, String> {
+        let (plan, release) = self.place(attempt.phase)?;
+        let step = plan.steps.get(attempt.step as usize).ok_or(NO_STEP)?;
+        let app = AppDirectory::open(self.site.apps(), &self.order.app).map_err(|error| error.to_string())?;
+        let release = app.release_path(&release);
+        let previous = self.left(attempt.phase).map(|(name, _)| app.release_path(&name));
+        let around = Surroundings {
+            app: &self.order.app,
+            version: &self.artifact(attempt.phase)?.manifest.version,
+            release: &release,
+            previous: previous.as_deref(),
+            environment: &self.site.word.environment,
+            server: &self.site.word.server,
+            rollout: &self.order.rollout,
+        };
+        // Without root a step runs as the agent does, and `authorize` saw to it that the plan asks for nothing else.
+        let user = match &self.site.privilege {
+            Privilege::Root => step.user.clone(),
+            Privilege::User(_) => None,
+        };
+        Ok(attempts::specification(attempt, around, plan, step, user, self.site.log_limit))
+    }
+
+    /// The artifact whose steps a phase runs.
+    fn artifact(&self, phase: Phase) -> Result<&Arc<Work>, &'static str> {
+        match phase {
+            Phase::Deploy => Ok(&self.work),
+            Phase::Return => self.restored.as_ref().ok_or("what is returned to is not known"),
+        }
+    }
+
+    /// Its plan, and the release that its steps run in.
+    fn place(&self, phase: Phase) -> Result<(&Plan, String), &'static str> {
+        let of = |installed: &Option<Installed>| installed.as_ref().map(|it| it.release.clone());
+        let release = match (phase, &self.order.order) {
+            (Phase::Deploy, _) => self.run.staged().map(str::to_owned),
+            (Phase::Return, OrderKind::Return { .. }) => of(&self.memory.before),
+            (Phase::Return, _) => of(&self.memory.good),
+        };
+        Ok((&self.artifact(phase)?.plan, release.ok_or("the release is not known")?))
+    }
+
+    /// What `previous` means: the last good artifact; on a return, the artifact being left.
+    fn left(&self, phase: Phase) -> Option<(String, Left<'_>)> {
+        let good = || self.memory.good.as_ref().map(|good| (good.release.clone(), Left::Installed(good)));
+        match (phase, &self.order.order) {
+            (Phase::Deploy, _) | (Phase::Return, OrderKind::Return { .. }) => good(),
+            (Phase::Return, _) => Some((self.run.staged()?.to_owned(), Left::Work(&self.work))),
+        }
+    }
+
+    fn evaluate(&self, phase: Phase, index: u32) -> Verdict {
+        let evaluated = || {
+            let artifact = self.artifact(phase)?;
+            let step = artifact.plan.steps.get(index as usize).ok_or(NO_STEP)?;
+            let Some(condition) = &step.when else { return Ok(Verdict::Run) };
+            let facts = self.facts(phase, artifact, condition.paths().into_iter())?;
+            let evaluation = condition.evaluate(&facts)?;
+            if evaluation.value {
+                return Ok(Verdict::Run);
+            }
+            Ok(Verdict::Skip { expression: condition.text().to_owned(), inputs: evaluation.inputs })
+        };
+        evaluated().unwrap_or_else(|message: String| Verdict::Invalid { message })
+    }
+
+    fn facts<'a>(
+        &self,
+        phase: Phase,
+        artifact: &Work,
+        paths: impl Iterator<Item = &'a str>,
+    ) -> Result<Facts, String> {
+        let app = AppDirectory::open(self.site.apps(), &self.order.app).map_err(|error| error.to_string())?;
+        let (_, release) = self.place(phase)?;
+        let release = app.release_path(&release);
+        let left = self.left(phase).map(|(_, left)| left);
+        let manifest = match &left {
+            Some(Left::Work(work)) => Some(work.manifest.clone()),
+            Some(Left::Installed(installed)) => Some(self.manifest(installed)?),
+            None => None,
+        };
+        let named = |outcomes: &BTreeMap<Attempt, &'static str>| -> BTreeMap<StepName, String> {
+            let of_phase = outcomes.iter().filter(|(attempt, _)| attempt.phase == phase);
+            // Ascending: of several attempts the last one counts.
+            of_phase
+                .filter_map(|(attempt, outcome)| {
+                    let step = artifact.plan.steps.get(attempt.step as usize)?;
+                    Some((step.name.clone(), (*outcome).to_owned()))
+                })
+                .collect()
+        };
+        let params = artifact.plan.params.iter();
+        Ok(Facts {
+            artifact: artifact.manifest.version.clone(),
+            previous: manifest.as_ref().map(|manifest| manifest.version.clone()),
+            changes: Changes::between(manifest.as_ref(), &artifact.manifest),
+            environment: self.site.word.environment.clone(),
+            server: self.site.word.server.clone(),
+            labels: self.site.word.labels.clone(),
+            host: self.site.facts.clone(),
+            params: params.filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect(),
+            outcomes: named(&self.outcomes),
+            exists: paths.map(|path| (path.to_owned(), release.join(path).exists())).collect(),
+        })
+    }
+
+    fn manifest(&self, installed: &Installed) -> Result<Manifest, String> {
+        let bytes = self.site.documents().manifest(installed.manifest).map_err(|error| error.to_string())?;
+        let bytes =
+            bytes.ok_or_else(|| format!("the manifest of {} is not on this server", installed.version))?;
+        json::from_slice(&bytes, ArtifactLimits::default().manifest_bytes).map_err(|error| error.to_string())
+    }
+
+    /// Hashes the release that is to run again, and reads its own plan; nothing of it is believed unseen.
+    async fn restore(&self, installed: &Installed) -> Result<Work, String> {
+        let work = match &self.order.order {
+            OrderKind::Return { .. } => (*self.work).clone(),
+            OrderKind::Deploy { .. }
+            | OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. } => self.authorize_return(installed)?,
+        };
+        let (apps, name) = (self.site.apps().to_owned(), self.order.app.clone());
+        let release = installed.release.clone();
+        let (manifest, plan) = (work.manifest.clone(), work.plan.clone());
+        let verified = tokio::task::spawn_blocking(move || {
+            let app = AppDirectory::open(&apps, &name).map_err(|error| error.to_string())?;
+            let path = app.release_path(&release);
+            let told = |error: std::io::Error| format!("{}: {error}", path.display());
+            let tree = app.open_release(&release).map_err(told)?;
+            let drift = verify(&tree, &manifest, &plan).map_err(told)?;
+            if is_whole(&drift) {
+                return Ok(());
+            }
+            let listed: Vec<String> = drift.iter().take(5).map(ToString::to_string).collect();
+            Err(format!("{} is damaged: {}", path.display(), listed.join(", ")))
+        });
+        verified.await.unwrap_or_else(|error| Err(error.to_string()))?;
+        Ok(work)
+    }
+
+    fn authorize_return(&self, installed: &Installed) -> Result<Work, String> {
+        let bytes = self.site.documents().manifest(installed.manifest).map_err(|error| error.to_string())?;
+        let bytes =
+            bytes.ok_or_else(|| format!("the manifest of {} is not on this server", installed.version))?;
+        let evidence = Evidence { manifest: &bytes, statements: &[] };
+        let (root, host, now) = (self.site.roots.current(), self.site.host(), self.site.now());
+        let verified = authorize(Intent::AutomaticReturn, evidence, &root, host, &self.memory, now);
+        verified.map(Verified::into_inner).map_err(|refusal| refusal.to_string())
+    }
+
+    async fn prune(&self) {
+        let keep = self.work.plan.keep;
+        // After the end of this deployment: what was good may be `before` now.
+        let installed = [&self.memory.good, &self.memory.before];
+        let mut protected: Vec<String> =
+            installed.into_iter().flatten().map(|installed| installed.release.clone()).collect();
+        protected.extend(self.run.staged().map(str::to_owned));
+        protected.extend(self.current_release());
+        self.on_disk("old releases could not be removed", move |app| {
+            let protected: Vec<&str> = protected.iter().map(String::as_str).collect();
+            app.prune(keep, &protected).map(|removed| tracing::info!(?removed, "pruned"))
+        })
+        .await;
+    }
+
+    /// Housekeeping: what fails here changes no outcome.
+    async fn on_disk(
+        &self,
+        failure: &'static str,
+        act: impl FnOnce(&AppDirectory) -> std::io::Result<()> + Send + 'static,
+    ) {
+        let (apps, name) = (self.site.apps().to_owned(), self.order.app.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let app = AppDirectory::open(&apps, &name).map_err(|error| error.to_string())?;
+            act(&app).map_err(|error| error.to_string())
+        });
+        if let Err(error) = done.await.unwrap_or_else(|error| Err(error.to_string())) {
+            tracing::warn!(deployment = %self.id, error, failure);
+        }
+    }
+
+    fn current_release(&self) -> Option<String> {
+        AppDirectory::open(self.site.apps(), &self.order.app).ok()?.current().ok()?
+    }
+
+    fn remember(&mut self, event: &Event) {
+        match event {
+            Event::Finished { attempt, result, .. } => {
+                self.outcomes.insert(*attempt, name_of(result));
+            }
+            Event::Skipped { phase, step, .. } => {
+                let attempt = Attempt { phase: *phase, step: *step, number: 1 };
+                self.outcomes.insert(attempt, "skipped");
+            }
+            Event::Accepted { .. }
+            | Event::Staging { .. }
+            | Event::Staged { .. }
+            | Event::Started { .. }
+            | Event::Spawned { .. }
+            | Event::Returning { .. }
+            | Event::Cancelling { .. }
+            | Event::Ended { .. } => {}
+        }
+    }
+
+    fn spawn(&mut self, work: impl Future<Output = Input> + Send + 'static) {
+        // Those that have ended are forgotten, so that the set stays small.
+        while self.tasks.try_join_next().is_some() {}
+        let inbox = self.inbox.clone();
+        self.tasks.spawn(async move {
+            let input = work.await;
+            // Closed only when the deployment is dropped, and then nobody asks.
+            drop(inbox.send(input).await);
+        });
+    }
+
+    fn answer(&mut self, input: Input) {
+        let (run, commands) = self.run.clone().apply(input);
+        self.run = run;
+        self.queue.extend(commands);
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.site.deployment_directory(&self.id)
+    }
+
+    fn log_path(&self, attempt: Attempt) -> PathBuf {
+        self.directory().join(format!("{attempt}.log"))
+    }
+}
+
+enum Left<'a> {
+    Installed(&'a Installed),
+    Work(&'a Work),
+}
+
+fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>, boot_id: &str) -> Setting {
+    Setting {
+        order: order.id.clone(),
+        app: order.app.clone(),
+        digest: work.digest,
+        version: work.manifest.version.clone(),
+        way: match &order.order {
+            OrderKind::Return { reason, .. } => Way::Return { because: reason.clone() },
+            OrderKind::Deploy { force, .. } => Way::Deploy {
+                steps: work.plan.steps.clone(),
+                force: *force,
+                published: work.published,
+                number: work.number,
+            },
+            // Carry no artifact; `authorize` gives no work for them.
+            OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Decide { .. } => {
+                Way::Return { because: String::new() }
+            }
+        },
+        good: memory.good.clone(),
+        before: memory.before.clone(),
+        current,
+        boot_id: boot_id.to_owned(),
+    }
+}
+
+/// The artifact that `current` points at, as far as this server knows it.
+async fn current<F, P, R>(
+    site: &Site<F, P, R>,
+    memory: &Memory,
+    work: &Work,
+) -> Result<Option<Sha256>, JournalError> {
+    let app = &work.manifest.app;
+    let link = AppDirectory::open(site.apps(), app).ok().and_then(|app| app.current().ok().flatten());
+    let Some(release) = link else { return Ok(None) };
+    let installed = [&memory.good, &memory.before].into_iter().flatten();
+    match installed.into_iter().find(|installed| installed.release == release) {
+        Some(installed) => Ok(Some(installed.manifest)),
+        None => site.journal.artifact_in(app, &release).await,
+    }
+}
+
+fn name_of(result: &StepOutcome) -> &'static str {
+    match result {
+        StepOutcome::Succeeded => "succeeded",
+        StepOutcome::Skipped { .. } => "skipped",
+        StepOutcome::Failed { .. } => "failed",
+        StepOutcome::Unknown { .. } => "unknown",
+        StepOutcome::Cancelled => "cancelled",
+    }
+}
