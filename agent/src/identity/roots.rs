@@ -128,10 +128,14 @@ pub struct CheckedChain {
     pub newest: Arc<TrustRoot>,
 }
 
-/// Checks what enrolment received.
+/// Checks what enrolment received. The coordinator does not know which version the token pins: what is older is passed
+/// over.
 pub fn check_chain(envelopes: &[impl AsRef<[u8]>], pin: &TrustRootPin) -> Result<CheckedChain, Refusal> {
+    let is_pinned = |envelope: &[u8]| TrustRoot::pin(envelope).is_ok_and(|found| found == pin.sha256);
+    let from = envelopes.iter().position(|envelope| is_pinned(envelope.as_ref())).unwrap_or(0);
     let (first, rest) = envelopes
-        .split_first()
+        .get(from..)
+        .and_then(|envelopes| envelopes.split_first())
         .ok_or_else(|| Refusal::TrustRootInvalid { why: "the coordinator sent none".into() })?;
     let mut chain = Chain::begin(first.as_ref(), pin)?;
     let mut checked = BTreeMap::from([(pin.version, first.as_ref().to_vec())]);
@@ -175,6 +179,16 @@ mod tests {
         let roots = TrustRoots::open(dir.path(), &authority.pin()).unwrap();
         assert_eq!(roots.current().version, 3);
         assert_eq!(roots.version(2).unwrap().version, 2);
+    }
+
+    #[test]
+    fn a_token_that_pins_a_later_version_passes_over_the_earlier_ones() {
+        let authority = Authority::new();
+        let roots = [authority.root(1), authority.root(2), authority.root(3)];
+        let pin = TrustRootPin { version: 2, sha256: TrustRoot::pin(&roots[1]).unwrap() };
+        let chain = check_chain(&roots, &pin).unwrap();
+        assert_eq!(chain.envelopes.keys().copied().collect::<Vec<_>>(), [2, 3]);
+        assert!(check_chain(&roots[2..], &pin).is_err(), "the pinned one is not there");
     }
 
     #[test]

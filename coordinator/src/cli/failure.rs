@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Partial,
     /// Ctrl-C, as shells count it.
     Interrupted,
+    /// Whoever read stdout has gone: nothing is wrong, and nobody is there to be told. As shells count SIGPIPE.
+    Unread,
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::Refused => 6,
             Self::Partial => 7,
             Self::Interrupted => 130,
+            Self::Unread => 141,
         }
     }
 

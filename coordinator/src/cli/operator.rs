@@ -193,19 +193,24 @@ async fn enroll(
     Ok(answer.into_inner())
 }
 
-/// From the pinned version on, each signed by the one before. Gives the newest with its envelope.
+/// From the pinned version on, each signed by the one before; what is older is passed over, since the coordinator does
+/// not know which version the token pins. Gives the newest with its envelope.
 fn open_trust_roots(token: &JoinToken, envelopes: &[impl AsRef<[u8]>]) -> Result<(Vec<u8>, TrustRoot)> {
     let refused =
         |refusal| Failure::refused(format!("the coordinator's trust root is not to be believed: {refusal}"));
-    let (first, rest) =
-        envelopes.split_first().ok_or_else(|| Failure::refused("the coordinator sent no trust root"))?;
-    let mut root = TrustRoot::open_pinned(first.as_ref(), token.trust_root.sha256).map_err(refused)?;
+    let pin = token.trust_root.sha256;
+    let is_pinned = |envelope: &[u8]| TrustRoot::pin(envelope).is_ok_and(|found| found == pin);
+    let mut chain = envelopes.iter().map(AsRef::as_ref).skip_while(|envelope| !is_pinned(envelope));
+    let first = chain
+        .next()
+        .ok_or_else(|| Failure::refused("the coordinator did not send the trust root that the token pins"))?;
     let mut newest = first;
-    for envelope in rest {
-        root = root.open_next(envelope.as_ref()).map_err(refused)?;
+    let mut root = TrustRoot::open_pinned(first, pin).map_err(refused)?;
+    for envelope in chain {
+        root = root.open_next(envelope).map_err(refused)?;
         newest = envelope;
     }
-    Ok((newest.as_ref().to_vec(), root))
+    Ok((newest.to_vec(), root))
 }
 
 fn list_text(operators: &[Operator]) -> String {

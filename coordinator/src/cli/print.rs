@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
-    failure::{Failure, Result},
+    failure::{Exit, Failure, Result},
     output,
 };
 
@@ -52,9 +52,13 @@ impl Printer {
     /// Text whose foreign parts were escaped already.
     pub(crate) fn raw(&self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| Failure::new(format!("failed to write to stdout: {error}")))
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+            let failure = Failure::new(format!("failed to write to stdout: {error}"));
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                return Failure { exit: Exit::Unread, ..failure };
+            }
+            failure
+        })
     }
 
     /// A word to a person, whatever the format of the result.
@@ -65,6 +69,9 @@ impl Printer {
     }
 
     pub(crate) fn failure(&self, failure: &Failure) {
+        if failure.exit == Exit::Unread {
+            return;
+        }
         let text = match self.format {
             Format::Text => format!("consign: {failure}"),
             Format::Json => {

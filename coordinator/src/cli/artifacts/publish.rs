@@ -163,11 +163,14 @@ async fn upload(input: &Input, statement: Vec<u8>, client: &Client, printer: &Pr
         };
         failed = if progress.sent > furthest { 1 } else { failed + 1 };
         furthest = furthest.max(progress.sent);
-        if !is_transient(&status) || failed >= ATTEMPTS {
+        if !is_transient(&status) {
             progress.finish();
-            let failure = client.failure(status);
+            return Err(client.failure(status));
+        }
+        if failed >= ATTEMPTS {
+            progress.finish();
             let again = "run the same command again: it goes on where this one ended";
-            return Err(if failure.next.is_none() { failure.next(again) } else { failure });
+            return Err(client.failure(status).next(again));
         }
         tokio::time::sleep(PAUSE * failed).await;
     }
