@@ -1,0 +1,266 @@
+//! Agents and operators over real connections: a rollout from its start to the last byte of its output.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::World;
+use consign_common::{
+    artifact::{MANIFEST_FORMAT, Manifest, write_full},
+    deployment::{
+        Attempt, DeploymentOutcome, Event, StepOutcome, StepSummary,
+        log::{Stream, encode_into},
+    },
+    digest::Sha256,
+    json,
+    plan::Phase,
+    time::{Clock, SystemClock},
+    tls::Identity,
+    trust::{
+        Envelope, Order, OrderKind, OrderingNumber, Predicate, Published, STATEMENT_TYPE, Statement, Subject,
+    },
+};
+use consign_proto::v1::{
+    self, agent_message, agents_client::AgentsClient, coordinator_message::Kind, fetch_request::What,
+    follow_event,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+const PLAN: &str = r#"app = "shop"
+
+[[step]]
+name = "activate"
+activate = true
+"#;
+
+const ATTEMPT: Attempt = Attempt { phase: Phase::Deploy, step: 0, number: 1 };
+
+async fn publish(world: &World, version: &str) -> (Sha256, Vec<u8>) {
+    let manifest = Manifest {
+        format: MANIFEST_FORMAT.into(),
+        app: "shop".parse().unwrap(),
+        version: version.parse().unwrap(),
+        platform: None,
+        plan: PLAN.into(),
+        entries: Vec::new(),
+    };
+    let mut pack = Vec::new();
+    write_full(&manifest, std::io::empty(), &mut pack).unwrap();
+    let statement = Statement {
+        subject: Subject { name: "shop".into(), sha256: manifest.digest() },
+        predicate: Predicate::Published(Published {
+            app: manifest.app.clone(),
+            version: manifest.version.clone(),
+            platform: None,
+            number: OrderingNumber { epoch: 1, ms: SystemClock.now() },
+        }),
+    };
+    let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&world.owner.publisher]);
+    let mut admin = world.admin().await;
+    let begin = v1::BeginPublishRequest {
+        manifest: manifest.to_bytes().into(),
+        statement: envelope.to_vec().into(),
+        pack_length: pack.len() as u64,
+        pack_sha256: Sha256::of(&pack).as_bytes().to_vec().into(),
+    };
+    let upload = admin.begin_publish(begin).await.unwrap().into_inner().upload;
+    let chunk = v1::UploadChunk { upload, offset: 0, data: pack.clone().into() };
+    assert!(admin.upload_pack(tokio_stream::once(chunk)).await.unwrap().into_inner().complete);
+    (manifest.digest(), pack)
+}
+
+/// An agent that does what the test says.
+struct Agent {
+    client: AgentsClient<Channel>,
+    to: mpsc::Sender<v1::AgentMessage>,
+    from: Streaming<v1::CoordinatorMessage>,
+}
+
+impl Agent {
+    async fn connect(world: &World, identity: &Identity, environment: &str) -> Result<Self, Status> {
+        let mut client = AgentsClient::new(world.channel(Some(identity)).await.unwrap());
+        let (to, messages) = mpsc::channel(8);
+        let hello = v1::Hello {
+            protocol: 1,
+            environment: environment.into(),
+            now_ms: SystemClock.now().0,
+            trust_root_version: 1,
+            os: "linux".into(),
+            arch: "x86_64".into(),
+            ..v1::Hello::default()
+        };
+        to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) }).await.unwrap();
+        let mut from = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let welcome = from.message().await?.and_then(|message| message.kind);
+        let Some(Kind::Welcome(welcome)) = welcome else { panic!("no welcome: {welcome:?}") };
+        assert_eq!(welcome.coordinator, world.owner.coordinator.as_str());
+        Ok(Self { client, to, from })
+    }
+
+    /// The next message that is no heartbeat.
+    async fn next(&mut self) -> Result<Kind, Status> {
+        let next = async {
+            loop {
+                match self.from.message().await? {
+                    Some(v1::CoordinatorMessage { kind: Some(Kind::Heartbeat(_)) }) => {}
+                    Some(v1::CoordinatorMessage { kind: Some(kind) }) => return Ok(kind),
+                    Some(v1::CoordinatorMessage { kind: None }) | None => {
+                        return Err(Status::cancelled("the stream ended"));
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), next).await.expect("nothing came")
+    }
+
+    async fn order(&mut self) -> (Order, usize) {
+        match self.next().await.unwrap() {
+            Kind::Order(order) => {
+                (json::from_slice(&order.document, 1 << 20).unwrap(), order.statements.len())
+            }
+            other @ (Kind::Welcome(_) | Kind::Heartbeat(_) | Kind::EventAck(_) | Kind::TrustRoots(_)) => {
+                panic!("not an order: {other:?}")
+            }
+        }
+    }
+
+    async fn tell(&mut self, order: &Order, sequence: u64, event: &Event) {
+        let event = v1::Event {
+            deployment: order.deployment.to_string(),
+            sequence,
+            at_ms: SystemClock.now().0,
+            body: json::to_vec(event).into(),
+        };
+        self.to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Event(event)) }).await.unwrap();
+        let ack = self.next().await.unwrap();
+        let deployment = order.deployment.to_string();
+        assert_eq!(ack, Kind::EventAck(v1::EventAck { deployment, sequence }));
+    }
+
+    async fn fetch(&mut self, what: What, offset: u64) -> Result<Vec<u8>, Status> {
+        let mut chunks = self.client.fetch(v1::FetchRequest { what: Some(what), offset }).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            bytes.extend(chunk.data);
+        }
+        Ok(bytes)
+    }
+}
+
+fn start(version: &str) -> v1::StartRolloutRequest {
+    v1::StartRolloutRequest {
+        app: "shop".into(),
+        version: version.into(),
+        environment: "staging".into(),
+        ..v1::StartRolloutRequest::default()
+    }
+}
+
+fn full_pack(digest: Sha256) -> What {
+    What::Pack(v1::PackPair { from: String::new(), to: digest.to_string() })
+}
+
+#[tokio::test]
+async fn a_rollout_from_start_to_the_last_byte() {
+    let world = World::new().await;
+    let identity = world.enrol("web-1", "agent").await;
+    let (digest, pack) = publish(&world, "1.0").await;
+    let (other, _) = publish(&world, "1.1").await;
+    let mut agent = Agent::connect(&world, &identity, "staging").await.unwrap();
+    assert_eq!(
+        agent.fetch(full_pack(digest), 0).await.unwrap_err().code(),
+        Code::NotFound,
+        "not ordered yet"
+    );
+
+    let mut admin = world.admin().await;
+    let rollout = admin.start_rollout(start("1.0")).await.unwrap().into_inner();
+    let follow = v1::FollowRolloutRequest { rollout: rollout.id.clone(), cursor: 0, logs: true };
+    let mut follower = admin.follow_rollout(follow).await.unwrap().into_inner();
+
+    let (order, statements) = agent.order().await;
+    assert!(matches!(order.order, OrderKind::Deploy { manifest, .. } if manifest == digest));
+    assert_eq!((statements, order.term), (1, 1));
+    assert_eq!(agent.fetch(full_pack(digest), 0).await.unwrap(), pack);
+    assert_eq!(agent.fetch(full_pack(digest), 5).await.unwrap(), pack[5..], "resumed by offset");
+    let refused = agent.fetch(What::Manifest(other.to_string()), 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "no order names it");
+
+    let accepted = Event::Accepted {
+        order: order.id.clone(),
+        app: order.app.clone(),
+        version: "1.0".parse().unwrap(),
+        digest,
+        previous: None,
+        steps: vec![StepSummary { name: "activate".parse().unwrap(), kind: "activate".into() }],
+    };
+    agent.tell(&order, 1, &accepted).await;
+    agent.tell(&order, 2, &Event::Started { attempt: ATTEMPT, boot_id: "b".into() }).await;
+
+    let mut records = Vec::new();
+    encode_into(&mut records, SystemClock.now(), Stream::Stdout, b"switched\n");
+    let chunk = v1::LogChunk {
+        deployment: order.deployment.to_string(),
+        attempt: ATTEMPT.to_string(),
+        offset: 0,
+        records: records.clone().into(),
+    };
+    // The same chunk twice, as after a reconnect that lost the acknowledgement.
+    let chunks = tokio_stream::iter([chunk.clone(), chunk]);
+    let mut acks = agent.client.logs(chunks).await.unwrap().into_inner();
+    for _ in 0..2 {
+        assert_eq!(acks.message().await.unwrap().unwrap().offset, records.len() as u64);
+    }
+    let finished = Event::Finished {
+        attempt: ATTEMPT,
+        result: StepOutcome::Succeeded,
+        log_length: records.len() as u64,
+        duration_ms: 3,
+        leftovers: Vec::new(),
+    };
+    agent.tell(&order, 3, &finished).await;
+    let result = DeploymentOutcome::Succeeded { tolerated: Vec::new() };
+    agent.tell(&order, 4, &Event::Ended { result }).await;
+
+    let (mut seen, mut last) = (Vec::new(), None);
+    while let Some(event) = follower.message().await.unwrap() {
+        match event.kind.unwrap() {
+            follow_event::Kind::Rollout(rollout) => last = Some(rollout),
+            follow_event::Kind::Deployment(deployment) => assert_eq!(deployment.server, "web-1"),
+            follow_event::Kind::Log(part) => {
+                assert_eq!((part.server.as_str(), part.step.as_str()), ("web-1", "activate"));
+                seen.extend(part.records);
+            }
+        }
+    }
+    assert_eq!(seen, records, "every byte, once");
+    let last = last.unwrap();
+    assert_eq!((last.state.as_str(), last.exit_code), ("succeeded", 0));
+    assert_eq!(last.deployments[0].steps[0].state, "succeeded");
+}
+
+#[tokio::test]
+async fn a_second_session_ends_the_first_and_gets_what_is_open() {
+    let world = World::new().await;
+    let identity = world.enrol("web-1", "agent").await;
+    publish(&world, "1.0").await;
+    let mut first = Agent::connect(&world, &identity, "staging").await.unwrap();
+    world.admin().await.start_rollout(start("1.0")).await.unwrap();
+    let (sent, _) = first.order().await;
+    let mut second = Agent::connect(&world, &identity, "staging").await.unwrap();
+    assert_eq!(second.order().await.0, sent);
+    assert_eq!(first.next().await.unwrap_err().code(), Code::Aborted);
+}
+
+#[tokio::test]
+async fn an_agent_of_another_environment_is_told_so() {
+    let world = World::new().await;
+    let identity = world.enrol("web-1", "agent").await;
+    let refused = Agent::connect(&world, &identity, "production").await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().starts_with("wrong-environment"), "{}", refused.message());
+}
