@@ -70,8 +70,13 @@ impl Manifest {
         if manifest.to_bytes() != bytes {
             return Err(InvalidManifest::NotCanonical);
         }
-        rules::check(&manifest, limits)?;
+        manifest.check(limits)?;
         Ok(manifest)
+    }
+
+    /// Every rule of docs/formats.md but that of the one form.
+    pub fn check(&self, limits: &ArtifactLimits) -> Result<(), InvalidManifest> {
+        rules::check(self, limits)
     }
 
     /// The one form as bytes: compact JSON, fields in the order of the type.

@@ -2,7 +2,8 @@
 
 use super::{Privilege, Refusal, authorize::Host};
 use crate::{
-    artifact::Manifest,
+    artifact::{InvalidManifest, Manifest, PLAN_FILE},
+    limits::ArtifactLimits,
     plan::{Kind, Plan, Step},
 };
 
@@ -20,14 +21,28 @@ pub(super) fn check(manifest: &Manifest, peers: u32, host: Host<'_>) -> Result<P
     }
 }
 
+/// All rules of the manifest, now that somebody who may has signed it: a signature says who made it, not that its paths
+/// are harmless.
 fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
     let invalid = |why: String| Refusal::PlanInvalid { why };
-    let plan = Plan::parse(&manifest.plan, "consign.toml").map_err(|error| invalid(error.to_string()))?;
-    if plan.app != manifest.app {
-        return Err(invalid(format!("it is of {}, the manifest is of {}", plan.app, manifest.app)));
-    }
-    plan.check_entries(manifest).map_err(|error| invalid(error.to_string()))?;
-    Ok(plan)
+    manifest.check(&ArtifactLimits::default()).map_err(|error| match error {
+        InvalidManifest::Plan(_) | InvalidManifest::OtherApp { .. } | InvalidManifest::Shared(_) => {
+            invalid(error.to_string())
+        }
+        InvalidManifest::Json(_)
+        | InvalidManifest::NotCanonical
+        | InvalidManifest::Format { .. }
+        | InvalidManifest::TooManyEntries { .. }
+        | InvalidManifest::Path { .. }
+        | InvalidManifest::Link { .. }
+        | InvalidManifest::Duplicate { .. }
+        | InvalidManifest::Order { .. }
+        | InvalidManifest::NoDirectory { .. }
+        | InvalidManifest::FileTooLarge { .. }
+        | InvalidManifest::TooLarge { .. }
+        | InvalidManifest::PlanIsEntry => Refusal::Malformed { what: "manifest", why: error.to_string() },
+    })?;
+    Plan::parse(&manifest.plan, PLAN_FILE).map_err(|error| invalid(error.to_string()))
 }
 
 /// What a plan may say, and this version does not do, is refused by name: to run such a plan without it would be wrong.

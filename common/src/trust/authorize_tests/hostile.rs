@@ -134,3 +134,14 @@ fn an_approved_artifact_does_not_lend_its_statement_to_another() {
     world.statements = statements;
     assert_eq!(world.code(), "wrong-subject");
 }
+
+#[test]
+fn a_signature_does_not_make_a_harmful_manifest_harmless() {
+    for (path, target) in [("../x", "a"), ("/etc/cron.d/x", "a"), ("x", "../../etc"), ("x", "/etc/shadow")] {
+        let mut world = world();
+        let kind = crate::artifact::EntryKind::Link { target: target.to_owned() };
+        world.manifest.entries = vec![crate::artifact::Entry { path: path.to_owned(), kind }];
+        world.publish(at(NOW.0));
+        assert_eq!(world.code(), "malformed", "{path} {target}");
+    }
+}
