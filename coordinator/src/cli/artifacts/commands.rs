@@ -7,7 +7,11 @@ use consign_common::{
 };
 use consign_proto::v1;
 
-use super::publish::{self, PublishArgs};
+use super::{
+    pack::{self, ExportArgs, PackArgs},
+    publish::{self, PublishArgs},
+    verify::{self, VerifyArgs},
+};
 use crate::cli::{
     client::{Client, unary},
     failure::Result,
@@ -19,6 +23,18 @@ use crate::cli::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArtifactCommand {
+    /// Make an artifact file from a directory or an archive
+    #[command(after_help = "Examples:
+  consign artifact pack ./shop --version 1.4.0 -o shop-1.4.0.consign
+  consign artifact pack shop-1.4.0.tgz --version 1.4.0 --strip-components 1 --plan deploy/consign.toml")]
+    Pack(PackArgs),
+    /// Check an artifact file here: every file, and with a trust root whether it may run
+    #[command(after_help = "Example:
+  consign artifact verify shop-1.4.0.consign --trust-root ~/.config/consign/trust-root.json \\
+    --statement published.json --environment production")]
+    Verify(VerifyArgs),
+    /// Write an artifact file's content as a .tar.gz
+    Export(ExportArgs),
     /// Sign an artifact with the publisher's key and hand it to the coordinator
     #[command(after_help = "Examples:
   consign artifact publish ./shop --version 1.4.0
@@ -54,6 +70,9 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<()> {
     match command {
+        ArtifactCommand::Pack(args) => pack::pack(args, printer),
+        ArtifactCommand::Verify(args) => verify::run(args, printer),
+        ArtifactCommand::Export(args) => pack::export(args, printer),
         ArtifactCommand::Publish(args) => publish::run(args, home, &client()?, printer).await,
         ArtifactCommand::List(args) => list(args, &client()?, printer).await,
         ArtifactCommand::Show(args) => show(args, &client()?, printer).await,

@@ -1,9 +1,6 @@
 //! What is published: a packed artifact, or a directory or archive that is packed on the way.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use consign_common::{
     artifact::{self, ArtifactFile, Options},
@@ -12,6 +9,7 @@ use consign_common::{
     name::{Platform, Version},
 };
 
+use super::pack;
 use crate::cli::failure::{Doing, Failure, Result};
 
 /// An artifact file, and what must live as long as it.
@@ -51,13 +49,7 @@ pub(super) fn open(path: &Path, called: Called) -> Result<Input> {
         limits: &limits,
         spool: spool.path(),
     };
-    let built = if path.is_dir() {
-        artifact::read_directory(path, &identity, &options)
-    } else {
-        artifact::read_archive(File::open(path).at("open", path)?, &identity, &options)
-    };
-    let mut built =
-        built.map_err(|error| Failure::new(format!("{} cannot be published: {error}", path.display())))?;
+    let mut built = pack::build(path, &identity, &options)?;
     let packed = spool.path().join("artifact.consign");
     ArtifactFile::write(&packed, &mut built).doing(|| "failed to pack".into())?;
     whole(packed, Some(spool), &limits)

@@ -2,6 +2,8 @@
 
 mod commands;
 mod input;
+mod pack;
 mod publish;
+mod verify;
 
 pub(super) use commands::{ArtifactCommand, run};
