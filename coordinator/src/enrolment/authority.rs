@@ -10,8 +10,6 @@ use consign_common::{
 };
 use rustls::ServerConfig;
 
-use crate::grpc::Role;
-
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// An agent renews at a third of it.
 const AGENT_VALID: Duration = DAY.saturating_mul(90);
@@ -82,8 +80,12 @@ impl Authority {
     }
 
     /// A certificate for the request's public key; nothing else in the request is looked at.
-    pub fn issue(&self, csr: &[u8], subject: &Subject, role: Role, now: UnixMs) -> Result<Issued, TlsError> {
-        let valid = if role == Role::Agent { AGENT_VALID } else { OPERATOR_VALID };
+    pub fn issue(&self, csr: &[u8], subject: &Subject, now: UnixMs) -> Result<Issued, TlsError> {
+        let valid = match subject {
+            Subject::Agent { .. } => AGENT_VALID,
+            Subject::Operator { .. } => OPERATOR_VALID,
+            Subject::Coordinator { .. } => SERVER_VALID,
+        };
         let certificate = self.ca.issue(&tls::spki_from_csr(csr)?, subject, now, valid)?;
         let peer = tls::peer_identity(&certificate)?;
         Ok(Issued { certificate, spki: peer.spki_sha256, ends: peer.not_after })

@@ -52,10 +52,10 @@ impl Enrolment for Enroller {
             .check(&request.token_id, &request.token_secret, &request.name, &request.environment, from, now)
             .await
             .map_err(|refusal| refused(&refusal))?;
-        let (identity, role, subject) = identity(&token.grant)?;
+        let (identity, subject) = identity(&token.grant)?;
         let issued = self
             .authority
-            .issue(&request.csr, &subject, role, now)
+            .issue(&request.csr, &subject, now)
             .map_err(|error| Status::invalid_argument(format!("certificate request: {error}")))?;
         self.admit(&token, &identity, &request, &issued, from, now)
             .await
@@ -121,13 +121,11 @@ impl Enroller {
 
     /// A new key for the identity that holds the old one.
     pub async fn renew(&self, caller: &Caller, request: &RenewRequest) -> Result<RenewResponse, Status> {
-        let (subject, role) = match &caller.identity {
+        let subject = match &caller.identity {
             Identity::Agent { server, uid, .. } => {
-                (Subject::Agent { server: server.clone(), uid: uid.clone() }, Role::Agent)
+                Subject::Agent { server: server.clone(), uid: uid.clone() }
             }
-            Identity::Operator { name } => {
-                (Subject::Operator { name: name.as_str().to_owned() }, Role::Admin)
-            }
+            Identity::Operator { name } => Subject::Operator { name: name.as_str().to_owned() },
             Identity::Anonymous | Identity::Local { .. } => {
                 return Err(Status::failed_precondition("there is no certificate to renew"));
             }
@@ -135,7 +133,7 @@ impl Enroller {
         let now = self.clock.now();
         let issued = self
             .authority
-            .issue(&request.csr, &subject, role, now)
+            .issue(&request.csr, &subject, now)
             .map_err(|error| Status::invalid_argument(format!("certificate request: {error}")))?;
         self.allow_list
             .renew(issued.spki, &caller.identity, issued.ends, now)
@@ -146,7 +144,7 @@ impl Enroller {
     }
 }
 
-fn identity(grant: &Grant) -> Result<(Identity, Role, Subject), Status> {
+fn identity(grant: &Grant) -> Result<(Identity, Subject), Status> {
     match grant {
         Grant::Agent { server, environment } => {
             let mut bits = [0; 16];
@@ -154,11 +152,11 @@ fn identity(grant: &Grant) -> Result<(Identity, Role, Subject), Status> {
             let uid = Id::from_bytes(bits);
             let subject = Subject::Agent { server: server.clone(), uid: uid.clone() };
             let identity = Identity::Agent { server: server.clone(), uid, environment: environment.clone() };
-            Ok((identity, Role::Agent, subject))
+            Ok((identity, subject))
         }
-        Grant::Operator { name, role } => {
+        Grant::Operator { name, .. } => {
             let subject = Subject::Operator { name: name.as_str().to_owned() };
-            Ok((Identity::Operator { name: name.clone() }, *role, subject))
+            Ok((Identity::Operator { name: name.clone() }, subject))
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::{fmt, io::ErrorKind};
 
-use tonic::Status;
+use consign_common::trust::Refusal;
+use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     fleet::RegistryError, operators::OperatorError, repository::RepositoryError, store::StoreError,
@@ -19,6 +20,15 @@ pub(super) fn invalid(error: impl fmt::Display) -> Status {
 fn internal(error: &dyn fmt::Display) -> Status {
     tracing::error!(%error, "request failed");
     Status::internal("the coordinator could not do it; its log says why")
+}
+
+/// Metadata of a status that is a refusal by a rule of the trust documents: the rule's name.
+const REFUSAL: &str = "consign-refusal";
+
+fn refused(refusal: &Refusal) -> Status {
+    let mut status = Status::failed_precondition(format!("{}: {refusal}", refusal.code()));
+    status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(refusal.code()));
+    status
 }
 
 impl From<StoreError> for Status {
@@ -48,7 +58,8 @@ impl From<OperatorError> for Status {
 impl From<TrustRootError> for Status {
     fn from(error: TrustRootError) -> Self {
         match &error {
-            TrustRootError::Refused(_) | TrustRootError::None => Self::failed_precondition(error.to_string()),
+            TrustRootError::Refused(refusal) => refused(refusal),
+            TrustRootError::None => Self::failed_precondition(error.to_string()),
             TrustRootError::Store(error) => internal(error),
         }
     }
@@ -62,9 +73,8 @@ impl From<RepositoryError> for Status {
             | RepositoryError::Pack(_)
             | RepositoryError::PackTooLong { .. }
             | RepositoryError::Ambiguous { .. } => invalid(error),
-            RepositoryError::Refused(_) | RepositoryError::Offset { .. } => {
-                Self::failed_precondition(error.to_string())
-            }
+            RepositoryError::Refused(refusal) => refused(refusal),
+            RepositoryError::Offset { .. } => Self::failed_precondition(error.to_string()),
             RepositoryError::VersionExists { .. } => Self::already_exists(error.to_string()),
             RepositoryError::UploadUnknown { .. } | RepositoryError::Unknown { .. } => {
                 Self::not_found(error.to_string())

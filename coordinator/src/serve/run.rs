@@ -1,6 +1,10 @@
 //! The process around a coordinator: logs, signals, systemd.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use consign_common::time::SystemClock;
 use sd_notify::NotifyState;
@@ -15,7 +19,11 @@ use super::{Coordinator, Options, ServeError};
 /// Serves until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> Result<(), ServeError> {
     let filter = EnvFilter::try_from_env("CONSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init();
     if let Err(error) = logs {
         tracing::debug!(%error, "logs go where they went before");
     }
