@@ -56,6 +56,10 @@ pub enum News {
     Accepted,
     Returning,
     Ended(End),
+    /// It was told to cancel, and knows of nothing that it could.
+    Lost {
+        because: String,
+    },
 }
 
 /// What is to be done. Written down with the state that it came with before it is done; doing it twice is harmless.
@@ -176,7 +180,7 @@ fn found(kind: Kind, news: News) -> Option<ServerState> {
         (News::NothingToDo, _) => End::NoOp,
         (News::Impossible(end), _) => end,
         (News::Disabled { because }, _) => End::Skipped { because: format!("disabled: {because}") },
-        (News::Accepted | News::Returning | News::Ended(_), _) => return None,
+        (News::Accepted | News::Returning | News::Ended(_) | News::Lost { .. }, _) => return None,
     };
     Some(ServerState::Ended { end })
 }
@@ -192,7 +196,9 @@ fn progressed(kind: Kind, state: &ServerState, news: News, aborting: bool) -> Op
             let because = "it is not connected, so nobody knows whether it stopped".to_owned();
             Some(ServerState::Ended { end: End::Unknown { because } })
         }
+        News::Lost { because } if aborting => Some(ServerState::Ended { end: End::Unknown { because } }),
         News::Absent
+        | News::Lost { .. }
         | News::Ready
         | News::Disabled { .. }
         | News::ClockSkew { .. }

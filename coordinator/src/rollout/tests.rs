@@ -43,6 +43,7 @@ fn news() -> Vec<News> {
         News::Impossible(End::Refused { code: "nothing-to-return-to".into(), message: "x".into() }),
         News::Accepted,
         News::Returning,
+        News::Lost { because: "x".into() },
     ];
     all.extend(ends().into_iter().map(News::Ended));
     all

@@ -236,18 +236,23 @@ impl Controller {
         let Some(order_row) = order_row else {
             return Err(NotTaken::NotYours { deployment: order.clone() });
         };
-        store::answer_order(&mut write, order, now).await?;
+        let Some(row) = store::deployment(&mut *write, &order_row.deployment).await? else {
+            return Err(NotTaken::NotYours { deployment: order_row.deployment });
+        };
         let mut after = After::default();
         match order_row.kind {
             OrderTag::Deploy | OrderTag::Return => {
-                if let Some(row) = store::deployment(&mut *write, &order_row.deployment).await? {
-                    let end = End::Refused { code: cut(code, 64), message: cut(message, 2000) };
-                    let event = Event::Server { server: server.clone(), news: News::Ended(end) };
-                    self.drive(&mut write, &row.rollout, event, &mut after).await?;
-                }
+                store::answer_order(&mut write, order, now).await?;
+                let end = End::Refused { code: cut(code, 64), message: cut(message, 2000) };
+                let event = Event::Server { server: server.clone(), news: News::Ended(end) };
+                self.drive(&mut write, &row.rollout, event, &mut after).await?;
             }
-            // A deployment that has ended cannot be cancelled; its end is on its way, or here.
-            OrderTag::Cancel => {}
+            // Most likely it has ended, and its end is on its way. If not, the agent has lost it; the order stays open
+            // meanwhile, so that a restart on either side asks again.
+            OrderTag::Cancel => {
+                let because = format!("the agent could not cancel it: {}", cut(message, 2000));
+                self.expect_end(row.rollout, server.clone(), order.clone(), because);
+            }
         }
         write.commit().await?;
         self.perform(after).await?;
@@ -507,6 +512,34 @@ impl Controller {
                 tracing::error!(%server, %error, "an absent server could not be recorded");
             }
         });
+    }
+
+    /// Gives the end of a deployment that could not be cancelled this long to come in.
+    fn expect_end(self: &Arc<Self>, rollout: Id, server: ServerName, order: Id, because: String) {
+        let (controller, patience) = (Arc::downgrade(self), self.patience.cancel);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(controller) = controller.upgrade() else { return };
+            if let Err(error) = controller.lost(rollout, &server, &order, because).await {
+                tracing::error!(%server, %error, "a lost deployment could not be recorded");
+            }
+        });
+    }
+
+    async fn lost(
+        self: &Arc<Self>,
+        rollout: Id,
+        server: &ServerName,
+        order: &Id,
+        because: String,
+    ) -> Result<(), ControllerError> {
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        store::answer_order(&mut write, order, self.clock.now()).await?;
+        let event = Event::Server { server: server.clone(), news: News::Lost { because } };
+        self.drive(&mut write, &rollout, event, &mut after).await?;
+        write.commit().await?;
+        Box::pin(self.perform(after)).await
     }
 
     /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.

@@ -186,3 +186,21 @@ async fn an_abort_ends_a_server_that_never_comes_back_as_unknown() {
     assert_eq!((shown.state(), shown.exit_code()), ("unknown", 7));
     assert!(matches!(shown.row.state.members[0].state, ServerState::Ended { .. }));
 }
+
+#[tokio::test]
+async fn an_agent_that_lost_a_deployment_does_not_keep_an_abort_from_ending() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    fixture.controller.abort(id.as_str(), "", "ann").await.unwrap();
+    let cancel = one.order().await;
+    fixture.controller.refused(&one.server, &cancel.id, "not-running", "it does not run").await.unwrap();
+    fixture.until(&id, |shown| shown.row.is_ended()).await;
+    let shown = fixture.controller.show_exactly(&id).await.unwrap();
+    assert_eq!(shown.exit_code(), 7);
+    assert!(shown.because().contains("could not cancel it: it does not run"), "{}", shown.because());
+    let mut again = fixture.connect("web-1").await;
+    again.expect_nothing();
+}
