@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_CONFIG: &str = "/etc/consign/agent.toml";
 pub const DEFAULT_STATE: &str = "/var/lib/consign-agent";
 pub const DEFAULT_APPS: &str = "/srv";
+pub const DEFAULT_LOG_LIMIT: u64 = 256 << 20;
+/// Less would not hold the agent's own words.
+const LOG_LIMIT_MIN: u64 = 64 << 10;
 const CONFIG_BYTES: u64 = 1 << 20;
 const LABELS: usize = 64;
 
@@ -42,6 +45,9 @@ pub struct AgentSection {
     pub state: PathBuf,
     #[serde(default = "default_apps")]
     pub apps: PathBuf,
+    /// Bytes of one attempt's log; what a step prints beyond is counted and not kept.
+    #[serde(default = "default_log_limit")]
+    pub log_limit: u64,
 }
 
 /// The file's form. The word's fields stand at the top, because they are what a person comes here for.
@@ -122,6 +128,9 @@ impl Config {
         if let Some(bad) = self.agent.coordinator.iter().find(|address| !is_address(address)) {
             return Err(format!("agent.coordinator: {bad:?} is not host:port"));
         }
+        if self.agent.log_limit < LOG_LIMIT_MIN {
+            return Err(format!("agent.log_limit is below {LOG_LIMIT_MIN} bytes"));
+        }
         if self.word.labels.len() > LABELS {
             return Err(format!("more than {LABELS} labels"));
         }
@@ -161,6 +170,10 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 
 fn default_state() -> PathBuf {
     DEFAULT_STATE.into()
+}
+
+fn default_log_limit() -> u64 {
+    DEFAULT_LOG_LIMIT
 }
 
 fn default_apps() -> PathBuf {

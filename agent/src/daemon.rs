@@ -22,10 +22,12 @@ use tokio::{
 
 use crate::{
     config::Config,
+    executor::{Site, Supervised, host_facts},
     identity::{TrustRoots, renew::Renewal, roots::RootsError},
     journal::{Journal, JournalError},
     ledger::DiskLedger,
     logs,
+    manager::{Manager, ManagerError},
     ports::{Inbound, Ledger as _, Outbound},
     session::{
         Host,
@@ -36,13 +38,13 @@ use crate::{
     },
     state::{LockedState, StateError, StatePaths},
     status::{self, AppView, Board, Live},
+    supervisor::Launcher,
 };
 
 /// Orders and acknowledgements that wait for the manager.
 const INBOUND: usize = 64;
-/// Events that wait for the session. What does not fit is sent again only when the next session begins, so this holds
-/// more than a deployment has.
-const OUTBOUND: usize = 4096;
+/// Events that wait for the session.
+const OUTBOUND: usize = 256;
 const PRUNE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// What the manager of deployments is made from.
@@ -56,6 +58,8 @@ pub struct Parts {
     pub word: ServersWord,
     pub privilege: Privilege,
     pub boot_id: String,
+    pub log_limit: u64,
+    pub launcher: Launcher,
     pub inbound: mpsc::Receiver<Inbound>,
     pub outbound: mpsc::Sender<Outbound>,
 }
@@ -76,6 +80,8 @@ pub enum DaemonError {
     Proxy(#[from] ProxyError),
     #[error("cannot {what}")]
     System { what: &'static str, source: io::Error },
+    #[error("deployments cannot go on in this process")]
+    Manager(#[from] ManagerError),
     #[error(
         "{0} ended by itself, which is a defect; the agent stops, and goes on where it was when it is started again"
     )]
@@ -83,7 +89,7 @@ pub enum DaemonError {
 }
 
 /// Until SIGTERM or SIGINT. `manage` runs the deployments.
-pub async fn run<M: Future<Output = ()>>(
+pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
     config: Config,
     manage: impl FnOnce(Parts) -> M,
 ) -> Result<(), DaemonError> {
@@ -118,6 +124,8 @@ pub async fn run<M: Future<Output = ()>>(
         word: config.word.clone(),
         privilege: privilege.clone(),
         boot_id: boot_id.clone(),
+        log_limit: config.agent.log_limit,
+        launcher: Launcher::detect().map_err(system("find its own binary"))?,
         inbound: orders,
         outbound: events,
     });
@@ -141,7 +149,7 @@ pub async fn run<M: Future<Output = ()>>(
             tracing::info!(signal, "stopping; running steps go on under their supervisors");
             Ok(())
         }
-        () = manager => Err(DaemonError::Ended("the manager of deployments")),
+        ended = manager => Err(ended.map_or_else(DaemonError::Manager, |()| DaemonError::Ended("the manager of deployments"))),
         () = session.run() => Err(DaemonError::Ended("the session")),
         () = renewal.run() => Err(DaemonError::Ended("renewal")),
         () = answer_status(socket, &board, &ledger) => Err(DaemonError::Ended("the status socket")),
@@ -152,6 +160,41 @@ pub async fn run<M: Future<Output = ()>>(
     drop(std::fs::remove_file(state.paths.status_socket()));
     journal.close().await;
     ended
+}
+
+/// Runs deployments under supervisors of their own.
+pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
+    let Parts {
+        state,
+        apps,
+        journal,
+        fetcher,
+        roots,
+        word,
+        privilege,
+        boot_id,
+        log_limit,
+        launcher,
+        inbound,
+        outbound,
+    } = parts;
+    let site = Site {
+        state,
+        apps,
+        journal,
+        fetch: fetcher,
+        processes: Supervised { launcher },
+        roots,
+        word,
+        privilege,
+        platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+        facts: host_facts(),
+        boot_id,
+        clock: Arc::new(SystemClock),
+        log_limit,
+        outbound,
+    };
+    Manager::new(Arc::new(site)).run(inbound).await
 }
 
 /// As whom this process runs.

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 error, 2 usage.
+Exit codes: 0 done, 1 error (verify: also drift), 2 usage.
 Without root, give --config, --state and --apps; every step then runs as you.";
 
 #[derive(Debug, Args)]
@@ -44,8 +44,12 @@ pub enum Output {
 pub(super) enum Command {
     /// Enrol this server with the token that an operator made for it
     Enroll(EnrollArguments),
+    /// Run the agent in the foreground, as its systemd unit does
+    Run,
     /// Show the connection, the certificate, the trust root and every app
     Status,
+    /// Compare releases with the manifests that they were made from
+    Verify(VerifyArguments),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  consign-agent completions bash > /etc/bash_completion.d/consign-agent"
@@ -99,6 +103,12 @@ pub(super) struct EnrollArguments {
     /// Where to enrol, instead of the token's addresses
     #[arg(long, value_name = "HOST:PORT")]
     pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// Only this app
+    pub(super) app: Option<App>,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {

@@ -4,17 +4,20 @@ mod arguments;
 mod enroll;
 mod report;
 mod status;
+mod verify;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{CommandFactory, Parser};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, ConfigError, DEFAULT_APPS, DEFAULT_CONFIG, DEFAULT_STATE},
+    daemon,
     supervisor::{self, Session},
 };
 
@@ -28,7 +31,9 @@ pub fn main() -> ExitCode {
     let Arguments { global, command } = Arguments::parse();
     let done = match command {
         Command::Enroll(arguments) => enroll::run(&global, arguments),
+        Command::Run => run(&global),
         Command::Status => status::run(&global),
+        Command::Verify(arguments) => verify::run(&global, &arguments),
         Command::Completions { shell } => completions(shell),
         Command::Supervise { dir, detach } => supervise(&dir, detach),
         Command::ExecAttempt => return supervisor::exec_attempt(),
@@ -43,6 +48,13 @@ pub fn main() -> ExitCode {
 }
 
 type Done = Result<ExitCode, Box<dyn std::error::Error>>;
+
+fn run(global: &Global) -> Done {
+    start_log();
+    let config = global.read_config()?;
+    runtime()?.block_on(daemon::run(config, daemon::manage))?;
+    Ok(ExitCode::SUCCESS)
+}
 
 /// A process of its own, without a runtime: it outlives the agent.
 fn supervise(directory: &Path, detach: bool) -> Done {
@@ -61,6 +73,21 @@ fn completions(shell: clap_complete::Shell) -> Done {
 /// One thread: the agent waits nearly all of its life, and a second one would only cost memory.
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(8).build()
+}
+
+/// To standard error. `CONSIGN_LOG` filters (`info` if unset); under systemd the journal has the time already.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("CONSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
 }
 
 impl Global {

@@ -22,7 +22,7 @@ use consign_proto::v1::{EnrollRequest, EnrollResponse};
 
 use super::roots;
 use crate::{
-    config::{AgentSection, Config, ConfigError},
+    config::{AgentSection, Config, ConfigError, DEFAULT_LOG_LIMIT},
     session::{
         dial::{DialError, Dialer},
         proxy::Proxies,
@@ -170,6 +170,7 @@ fn config(request: &Request, token: &JoinToken, environment: Environment) -> Res
             trust_root: token.trust_root.clone(),
             state: absolute(&request.state)?,
             apps: absolute(&request.apps_directory)?,
+            log_limit: DEFAULT_LOG_LIMIT,
         },
         word: ServersWord {
             server: token.name.clone(),

@@ -16,6 +16,8 @@ use consign_common::{
     trust::{Refusal, TrustRoot, TrustRootPin},
 };
 
+use crate::executor::Roots;
+
 #[derive(Debug)]
 pub struct TrustRoots {
     directory: PathBuf,
@@ -94,6 +96,16 @@ impl TrustRoots {
     fn lock(&self) -> MutexGuard<'_, Chain> {
         // The chain is changed by whole values only, so a panic elsewhere leaves it whole.
         self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Roots for Arc<TrustRoots> {
+    fn current(&self) -> Arc<TrustRoot> {
+        TrustRoots::current(self)
+    }
+
+    fn version(&self, version: u64) -> Option<Arc<TrustRoot>> {
+        TrustRoots::version(self, version)
     }
 }
 

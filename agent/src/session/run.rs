@@ -1,6 +1,7 @@
 //! The life of the session: connect, serve, and when it ends for whatever reason, wait a little and connect again.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use consign_common::{
 };
 use consign_proto::v1::agents_client::AgentsClient;
 use tokio::sync::{Notify, mpsc, watch};
+use tonic::transport::Channel;
 
 use super::{
     backoff::Backoff,
@@ -108,16 +110,30 @@ impl<L: Ledger> Session<L> {
             &self.logs_changed,
         );
         // Output travels on a stream of its own: a flood of it delays no heartbeat.
-        let shipping = logs::ship(client, self.ledger.as_ref(), &self.logs_changed);
+        let shipping = keep_shipping(client, self.ledger.as_ref(), &self.logs_changed);
         tokio::select! {
             end = session => end,
-            error = shipping => SessionEnd::Logs(error),
+            never = shipping => match never {},
             changed = self.identity.changed() => match changed {
                 Ok(()) => SessionEnd::NewIdentity,
                 // Nobody renews any more: the daemon is on its way out.
                 Err(_) => SessionEnd::ManagerEnded,
             },
         }
+    }
+}
+
+/// A stream of logs that breaks ends no session: orders and events have one of their own.
+async fn keep_shipping(client: AgentsClient<Channel>, ledger: &impl Ledger, changed: &Notify) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        let began = Instant::now();
+        let error = logs::ship(client.clone(), ledger, changed).await;
+        tracing::warn!(%error, "logs wait on this server");
+        if began.elapsed() >= GOOD {
+            backoff.reset();
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

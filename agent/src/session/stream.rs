@@ -26,7 +26,6 @@ use super::{
 };
 use crate::{
     identity::{TrustRoots, roots::RootsError},
-    logs::ShipError,
     ports::{Inbound, Ledger, Outbound},
 };
 
@@ -58,8 +57,6 @@ pub(super) enum SessionEnd {
     Silent(Duration),
     #[error("the coordinator sent what no coordinator sends: {0}")]
     Malformed(&'static str),
-    #[error("log shipping ended: {0}")]
-    Logs(ShipError),
     #[error("the certificate was renewed")]
     NewIdentity,
     #[error("this agent is stopping")]
@@ -74,7 +71,6 @@ impl SessionEnd {
             | Self::Closed
             | Self::Silent(_)
             | Self::Malformed(_)
-            | Self::Logs(_)
             | Self::NewIdentity
             | Self::ManagerEnded => true,
         }
