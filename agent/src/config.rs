@@ -11,8 +11,10 @@ use std::{
 
 use consign_common::{
     digest::Sha256,
+    limits::LABELS,
     name::{Environment, ServerName},
     trust::{Allowance, ServersWord, TrustRootPin, is_address},
+    wire::check_label,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +25,6 @@ pub const DEFAULT_LOG_LIMIT: u64 = 256 << 20;
 /// Less would not hold the agent's own words.
 const LOG_LIMIT_MIN: u64 = 64 << 10;
 const CONFIG_BYTES: u64 = 1 << 20;
-const LABELS: usize = 64;
 
 /// As read and checked; paths are absolute or as root wrote them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,20 +146,6 @@ impl Config {
             None => Ok(()),
         }
     }
-}
-
-/// Labels are typed in selectors and conditions, and shown in terminals.
-pub fn check_label(name: &str, value: &str) -> Result<(), String> {
-    let name_byte =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
-    let value_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if name.is_empty() || name.len() > 63 || !name.bytes().all(name_byte) {
-        return Err(format!("label name {name:?}: 1 to 63 of a-z, 0-9, '_' and '-'"));
-    }
-    if value.len() > 63 || !value.bytes().all(value_byte) {
-        return Err(format!("label {name}: {value:?} is not at most 63 of A-Z, a-z, 0-9, '.', '_' and '-'"));
-    }
-    Ok(())
 }
 
 fn position(text: &str, offset: usize) -> (usize, usize) {

@@ -10,6 +10,7 @@ use serde::{
     Serialize,
     de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::Value;
 
 use crate::limits::JSON_DEPTH;
 
@@ -30,6 +31,21 @@ pub enum InvalidJson {
 /// Reads one of our own documents.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], max_bytes: usize) -> Result<T, InvalidJson> {
     read(bytes, max_bytes, Numbers::Integers)
+}
+
+/// Reads one of our own documents that something is decided by. serde also takes a list of values for an object, and
+/// `null` for a field that is left out; here each value has one form.
+pub fn from_slice_exact<T: DeserializeOwned + Serialize>(
+    bytes: &[u8],
+    max_bytes: usize,
+) -> Result<T, InvalidJson> {
+    let document: T = from_slice(bytes, max_bytes)?;
+    let given: Value = serde_json::from_slice(bytes).map_err(malformed)?;
+    if serde_json::to_value(&document).map_err(malformed)? != given {
+        let why = "a list stands for an object, or null for a field that is left out".to_owned();
+        return Err(InvalidJson::Malformed { why });
+    }
+    Ok(document)
 }
 
 /// Reads somebody else's document, in which numbers may be fractions. Everything else is as strict.
@@ -161,7 +177,6 @@ mod tests {
 
     use proptest::prelude::*;
     use serde::Deserialize;
-    use serde_json::Value;
 
     use super::*;
 
@@ -202,6 +217,25 @@ mod tests {
         assert!(from_slice::<Value>(br#"["\ud800"]"#, MAX).is_err(), "half a surrogate pair");
         assert!(why(b"[\"a\x01\"]").contains("control"));
         assert!(why(br#"{"$serde_json::private::RawValue":"{\"a\":1.5}"}"#).contains("reserved"));
+    }
+
+    #[test]
+    fn an_exact_document_has_one_form() {
+        #[derive(Debug, PartialEq, Deserialize, Serialize)]
+        #[serde(deny_unknown_fields)]
+        struct Outer {
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            note: Option<String>,
+            inner: Small,
+        }
+        from_slice_exact::<Outer>(br#"{ "inner": {"b":{},"a":1} }"#, MAX).unwrap();
+        for other in
+            [r#"{"inner":[1,{}]}"#, r#"{"note":null,"inner":{"a":1,"b":{}}}"#, r#"[null,{"a":1,"b":{}}]"#]
+        {
+            from_slice::<Outer>(other.as_bytes(), MAX).unwrap();
+            let error = from_slice_exact::<Outer>(other.as_bytes(), MAX).unwrap_err();
+            assert!(error.to_string().contains("list"), "{error}");
+        }
     }
 
     #[test]

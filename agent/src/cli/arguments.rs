@@ -113,7 +113,7 @@ pub(super) struct VerifyArguments {
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("a label is NAME=VALUE")?;
-    crate::config::check_label(name, value)?;
+    consign_common::wire::check_label(name, value)?;
     Ok((name.into(), value.into()))
 }
 

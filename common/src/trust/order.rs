@@ -65,7 +65,7 @@ impl Order {
     pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         let malformed = |why: String| Refusal::Malformed { what: "order", why };
         let order: Self =
-            json::from_slice(bytes, ORDER_BYTES).map_err(|error| malformed(error.to_string()))?;
+            json::from_slice_exact(bytes, ORDER_BYTES).map_err(|error| malformed(error.to_string()))?;
         order.check_format()?;
         Ok(order)
     }

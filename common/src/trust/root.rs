@@ -136,8 +136,8 @@ impl TrustRoot {
     }
 
     fn parse(payload: &[u8]) -> Result<Self, Refusal> {
-        let root: Self =
-            json::from_slice(payload, TRUST_ROOT_BYTES).map_err(|error| unreadable(&error.to_string()))?;
+        let root: Self = json::from_slice_exact(payload, TRUST_ROOT_BYTES)
+            .map_err(|error| unreadable(&error.to_string()))?;
         root.check()?;
         Ok(root)
     }

@@ -81,9 +81,12 @@ impl Statement {
     }
 }
 
-fn own<T: DeserializeOwned>(payload: &[u8], predicate: fn(T) -> Predicate) -> Result<Statement, Refusal> {
+fn own<T: DeserializeOwned + Serialize>(
+    payload: &[u8],
+    predicate: fn(T) -> Predicate,
+) -> Result<Statement, Refusal> {
     let outer: Outer<T> =
-        json::from_slice(payload, ENVELOPE_BYTES).map_err(|error| malformed(error.to_string()))?;
+        json::from_slice_exact(payload, ENVELOPE_BYTES).map_err(|error| malformed(error.to_string()))?;
     is_in_toto(&outer.kind)?;
     let [subject] = outer.subject;
     Ok(Statement {
