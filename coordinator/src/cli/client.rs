@@ -96,7 +96,7 @@ impl Client {
                 "cannot talk to the coordinator at {place}: {}",
                 escape(chain(source).as_bytes())
             ))
-            .next("check that `consign serve` runs there, and the address in profile.toml or --address");
+            .next("check that `consign serve` runs there, the address (profile.toml, --address), and that nobody removed your identity");
         }
         match status.code() {
             Code::Unauthenticated => Failure::new(format!(

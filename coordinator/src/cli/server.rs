@@ -300,20 +300,15 @@ fn show_text(server: &Server, now: UnixMs) -> String {
     }
     row("labels", labels(server));
     row("seen", ago(server.last_seen_ms, now));
-    row("clock", offset(server.clock_offset_ms));
-    row(
-        "agent",
-        format!(
-            "{} on {} {}{}",
-            server.agent_version,
-            server.os,
-            server.arch,
-            if server.root { "" } else { ", without root" }
-        ),
-    );
     row("identity", server.identity.clone());
     row("certificate", format!("until {}", UnixMs(server.certificate_expires_ms)));
-    row("trust root", format!("version {}", server.trust_root_version));
+    // All else an agent tells when it first connects.
+    if server.last_seen_ms > 0 {
+        let privilege = if server.root { "" } else { ", without root" };
+        row("agent", format!("{} on {} {}{privilege}", server.agent_version, server.os, server.arch));
+        row("clock", offset(server.clock_offset_ms));
+        row("trust root", format!("version {}", server.trust_root_version));
+    }
     row("refused", server.trust_root_error.clone());
     for app in &server.apps {
         let good = if app.good.is_empty() {

@@ -33,7 +33,8 @@ pub(super) fn scrolled(change: &Change) -> Option<String> {
 
 /// The lines that stand at the bottom now.
 pub(super) fn standing(view: &View, now: UnixMs, size: Size) -> Vec<String> {
-    let took = span(now.since(UnixMs(view.rollout.started_ms)));
+    let until = view.rollout.ended_ms.map_or(now, UnixMs);
+    let took = span(until.since(UnixMs(view.rollout.started_ms)));
     let mut lines = vec![String::new(), format!("{}  {took}", of_rollout(&view.rollout))];
     // Leaves room for at least half a screen of output.
     let room = (size.rows / 2).saturating_sub(3).max(3);

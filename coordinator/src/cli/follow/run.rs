@@ -58,7 +58,7 @@ pub(crate) async fn follow(client: &Client, rollout: &str, printer: &Printer) ->
         view: View::default(),
         screen: Screen::choose(printer.format()),
         printer,
-        standing: 0,
+        standing: Vec::new(),
         interrupted: false,
     };
     let ended = tokio::select! {
@@ -77,8 +77,8 @@ struct Follower<'a> {
     view: View,
     screen: Screen,
     printer: &'a Printer,
-    /// Lines that stand at the terminal's bottom.
-    standing: usize,
+    /// What stands at the terminal's bottom.
+    standing: Vec<String>,
     /// The connection is lost, and that was said.
     interrupted: bool,
 }
@@ -159,22 +159,25 @@ impl Follower<'_> {
                     standing
                         .push("  the coordinator is not reachable; the rollout goes on, trying again".into());
                 }
-                self.draw(&scrolled, &standing)
+                self.draw(&scrolled, standing)
             }
         }
     }
 
     /// Replaces what stands at the bottom: up over it, clear, what scrolls, what stands. One write, so no flicker.
-    fn draw(&mut self, scrolled: &[String], standing: &[String]) -> Result<()> {
-        let mut text = String::new();
-        if self.standing > 0 {
-            text.push_str(&format!("\x1b[{}A\r\x1b[J", self.standing));
+    fn draw(&mut self, scrolled: &[String], standing: Vec<String>) -> Result<()> {
+        if scrolled.is_empty() && standing == self.standing {
+            return Ok(());
         }
-        for line in scrolled.iter().chain(standing) {
+        let mut text = String::new();
+        if !self.standing.is_empty() {
+            text.push_str(&format!("\x1b[{}A\r\x1b[J", self.standing.len()));
+        }
+        for line in scrolled.iter().chain(&standing) {
             text.push_str(line);
             text.push('\n');
         }
-        self.standing = standing.len();
+        self.standing = standing;
         self.printer.raw(&text)
     }
 
@@ -208,7 +211,7 @@ impl Follower<'_> {
         match self.screen {
             Screen::Json => self.printer.json_line(&Line::End { rollout, exit_code: exit.code() })?,
             Screen::Live => {
-                self.draw(&[], &[])?;
+                self.draw(&[], Vec::new())?;
                 self.printer.raw(&format!("\n{}", result_table(&rollout)))?;
             }
             Screen::Plain => self.printer.raw(&format!("\n{}", result_table(&rollout)))?,
