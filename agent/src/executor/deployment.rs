@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -90,6 +93,8 @@ pub struct Deployment<F, P, R> {
     /// Ends the staging or the attempt that runs in the agent.
     stop: Option<oneshot::Sender<()>>,
     outcomes: BTreeMap<Attempt, &'static str>,
+    /// Set before anybody can hear of the end: what follows is only tidying up.
+    ending: Arc<AtomicBool>,
 }
 
 impl<F, P, R> Deployment<F, P, R>
@@ -135,6 +140,7 @@ where
             tasks: JoinSet::new(),
             stop: None,
             outcomes: BTreeMap::new(),
+            ending: Arc::default(),
         };
         events.iter().for_each(|event| this.remember(event));
         this.make_directory();
@@ -157,6 +163,11 @@ where
     /// Where a cancel goes.
     pub fn inbox(&self) -> mpsc::Sender<Input> {
         self.inbox.clone()
+    }
+
+    /// Whether the deployment has ended, though it still tidies up.
+    pub fn ending(&self) -> Arc<AtomicBool> {
+        self.ending.clone()
     }
 
     /// To the end. Dropped before, it leaves the supervisor and its attempt running.
@@ -229,6 +240,9 @@ where
             *log_length = std::fs::metadata(self.log_path(*attempt)).map_or(0, |file| file.len());
         }
         self.remember(&event);
+        if matches!(event, Event::Ended { .. }) {
+            self.ending.store(true, Ordering::Release);
+        }
         let site = self.site.clone();
         let pointers = pointers.map(|pointers| (&site.word.environment, pointers));
         loop {

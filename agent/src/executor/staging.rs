@@ -63,16 +63,11 @@ where
 {
     pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Input {
         let stop = Arc::new(AtomicBool::new(false));
-        let task = Arc::new(self);
-        let work = task.clone().stage(stop.clone());
-        tokio::pin!(work);
+        // Also when this future is dropped: what waits for the network goes with it, what writes to the disk sees the flag.
+        let _stop = StopOnDrop(stop.clone());
         let result = tokio::select! {
-            result = &mut work => result,
-            _ = cancelled => {
-                // What writes to the disk sees the flag; what waits for the network is dropped with `work`.
-                stop.store(true, Ordering::Relaxed);
-                Err(Failed::Cancelled)
-            }
+            result = Arc::new(self).stage(stop) => result,
+            _ = cancelled => Err(Failed::Cancelled),
         };
         match result {
             Ok(staged) => staged,
@@ -249,6 +244,14 @@ fn remove(pack: &Path) {
             tracing::warn!(%error, path = %pack.display(), "a pack could not be removed");
         }
         Ok(()) | Err(_) => {}
+    }
+}
+
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,12 @@
 //! The loop: what comes from the session, what deployments come to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use consign_common::{
     deployment::DeploymentOutcome,
@@ -45,6 +51,16 @@ struct Slot {
     inbox: Option<mpsc::Sender<Input>>,
     /// Came before it ran.
     cancel: Option<Input>,
+    /// The deployment has ended, and tidies up.
+    ending: Arc<AtomicBool>,
+    /// Came while it tidied up.
+    next: Option<Box<Incoming>>,
+}
+
+impl Slot {
+    fn new(deployment: Id, order: Id) -> Self {
+        Self { deployment, order, inbox: None, cancel: None, ending: Arc::default(), next: None }
+    }
 }
 
 #[derive(Debug)]
@@ -81,7 +97,7 @@ where
         for deployment in self.site.journal.open_deployments().await? {
             if let Some((app, assignment)) = resume(&self.site, &deployment).await? {
                 let order = assignment.order.id.clone();
-                self.slots.insert(app.clone(), Slot { deployment, order, inbox: None, cancel: None });
+                self.slots.insert(app.clone(), Slot::new(deployment, order));
                 self.begin(app, assignment).await?;
             }
         }
@@ -155,8 +171,10 @@ where
     /// Takes the app's place for the order, and judges it beside the loop: its manifest may have to be fetched.
     async fn judge(&mut self, incoming: Incoming) -> Result<(), ManagerError> {
         let app = incoming.order.app.clone();
-        if let Some(slot) = self.slots.get(&app) {
-            if slot.order != incoming.order.id {
+        if let Some(slot) = self.slots.get_mut(&app) {
+            if slot.ending.load(Ordering::Acquire) && slot.next.is_none() {
+                slot.next = Some(Box::new(incoming));
+            } else if slot.order != incoming.order.id {
                 let deployment = slot.deployment.clone();
                 let busy = Declined::Busy { app: app.to_string(), deployment };
                 self.decline(&incoming, &busy).await?;
@@ -164,7 +182,7 @@ where
             return Ok(());
         }
         let (deployment, order) = (incoming.order.deployment.clone(), incoming.order.id.clone());
-        self.slots.insert(app.clone(), Slot { deployment, order, inbox: None, cancel: None });
+        self.slots.insert(app.clone(), Slot::new(deployment, order));
         let site = self.site.clone();
         self.tasks.spawn(async move {
             let result = incoming.judge(&site).await.map(Box::new);
@@ -213,10 +231,13 @@ where
                 self.decline(&incoming, &declined).await
             }
             Done::Ended { app, deployment, result } => {
-                self.slots.remove(&app);
+                let next = self.slots.remove(&app).and_then(|slot| slot.next);
                 let outcome = result?;
                 tracing::info!(%app, %deployment, outcome = outcome.as_str(), "deployment ended");
-                Ok(())
+                match next {
+                    Some(incoming) => self.judge(*incoming).await,
+                    None => Ok(()),
+                }
             }
             Done::Pumped(result) => Ok(result?),
         }
@@ -233,6 +254,7 @@ where
                 drop(inbox.send(cancel).await);
             }
             slot.inbox = Some(inbox);
+            slot.ending = deployment.ending();
         }
         self.tasks
             .spawn(async move { Done::Ended { app, deployment: id, result: deployment.drive().await } });
