@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Done, Global, Output, arguments::EnrollArguments, runtime};
+use super::{Done, Global, Output, arguments::EnrollArguments, report::say, runtime};
 use crate::{
     identity::enroll::{self, Enrolled, Existing, Preview, Request},
     session::proxy::Proxies,
@@ -36,17 +36,17 @@ pub(super) fn run(global: &Global, arguments: EnrollArguments) -> Done {
     };
     let enrolled = runtime()?.block_on(enroll::enroll(&request, proxies, confirm))?;
     match global.output {
-        Output::Json => println!("{}", serde_json::to_string(&enrolled)?),
+        Output::Json => say(serde_json::to_string(&enrolled)?),
         Output::Text => tell(&enrolled, allows_nothing),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn show(preview: &Preview) {
-    println!("This server becomes  {} in {}", preview.server, preview.environment);
-    println!("Coordinator          {}", preview.coordinator.join(", "));
-    println!("Its CA               {}", preview.ca);
-    println!("Trust root           version {}, {}", preview.trust_root_version, preview.trust_root);
+    say(format!("This server becomes  {} in {}", preview.server, preview.environment));
+    say(format!("Coordinator          {}", preview.coordinator.join(", ")));
+    say(format!("Its CA               {}", preview.ca));
+    say(format!("Trust root           version {}, {}", preview.trust_root_version, preview.trust_root));
 }
 
 /// Without a terminal nobody can answer: then `--yes` is needed.
@@ -63,11 +63,11 @@ fn asked() -> bool {
 }
 
 fn tell(enrolled: &Enrolled, allows_nothing: bool) {
-    println!("Enrolled as {} in {} ({})", enrolled.server, enrolled.environment, enrolled.identity);
-    println!("Own key              {}", enrolled.key);
-    println!("Certificate until    {}, renewed by itself", enrolled.certificate_expires);
+    say(format!("Enrolled as {} in {} ({})", enrolled.server, enrolled.environment, enrolled.identity));
+    say(format!("Own key              {}", enrolled.key));
+    say(format!("Certificate until    {}, renewed by itself", enrolled.certificate_expires));
     if allows_nothing {
-        println!("No app is allowed here yet: add one under [[allow]] in {}.", enrolled.config.display());
+        say(format!("No app is allowed here yet: add one under [[allow]] in {}.", enrolled.config.display()));
     }
-    println!("Next: `systemctl start consign-agent`, or `consign-agent run` in the foreground.");
+    say("Next: `systemctl start consign-agent`, or `consign-agent run` in the foreground.");
 }

@@ -9,7 +9,7 @@ use consign_common::{
 };
 use serde::Serialize;
 
-use super::{Done, Global, Output, runtime};
+use super::{Done, Global, Output, report::say, runtime};
 use crate::{
     config::Config,
     identity::TrustRoots,
@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global) -> Done {
     let config = global.read_config()?;
     let status = runtime()?.block_on(gather(&config))?;
     match global.output {
-        Output::Json => println!("{}", serde_json::to_string(&status)?),
+        Output::Json => say(serde_json::to_string(&status)?),
         Output::Text => print(&status),
     }
     Ok(ExitCode::SUCCESS)
@@ -93,35 +93,35 @@ async fn from_disk(
 }
 
 fn print(status: &Status) {
-    println!("Server        {} in {}", status.server, status.environment);
+    say(format!("Server        {} in {}", status.server, status.environment));
     match (&status.pid, &status.coordinator) {
         (Some(pid), Some(link)) => {
-            println!("Agent         running (process {pid})");
-            println!("Coordinator   {}", describe(link));
+            say(format!("Agent         running (process {pid})"));
+            say(format!("Coordinator   {}", describe(link)));
         }
         (Some(_) | None, _) => {
-            println!("Agent         not running; start it with `systemctl start consign-agent`")
+            say("Agent         not running; start it with `systemctl start consign-agent`")
         }
     }
     let expired =
         if status.certificate_expired { " (expired: it is renewed at the next connection)" } else { "" };
-    println!("Certificate   {} until {}{expired}", status.identity, status.certificate_expires);
-    println!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires);
+    say(format!("Certificate   {} until {}{expired}", status.identity, status.certificate_expires));
+    say(format!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires));
     for app in &status.apps {
         let short = |digest: &Option<consign_common::digest::Sha256>| {
             digest.as_ref().map_or_else(|| "-".to_owned(), consign_common::digest::Sha256::short)
         };
-        println!(
+        say(format!(
             "App           {} {}: good {}, before {}, current {}",
             app.app,
             if app.version.is_empty() { "-" } else { &app.version },
             short(&app.good),
             short(&app.before),
             short(&app.current)
-        );
+        ));
     }
     for deployment in &status.deployments {
-        println!("Deployment    {deployment} is not finished");
+        say(format!("Deployment    {deployment} is not finished"));
     }
 }
 

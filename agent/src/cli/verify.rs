@@ -12,7 +12,7 @@ use consign_common::{
 };
 use serde::Serialize;
 
-use super::{Done, Global, Output, arguments::VerifyArguments, runtime};
+use super::{Done, Global, Output, arguments::VerifyArguments, report::say, runtime};
 use crate::{
     journal::Journal,
     ledger::DiskLedger,
@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global, arguments: &VerifyArguments) -> Done {
         return Err(VerifyError::NotHere { app }.into());
     }
     match global.output {
-        Output::Json => println!("{}", serde_json::to_string(&checked)?),
+        Output::Json => say(serde_json::to_string(&checked)?),
         Output::Text => checked.iter().for_each(print),
     }
     let clean = checked.iter().all(|release| release.drift.is_empty());
@@ -101,10 +101,10 @@ fn check(
 
 fn print(checked: &Checked) {
     match checked.drift.len() {
-        0 => println!("{} {}: as it was signed", checked.app, checked.release),
-        count => println!("{} {}: {count} differences", checked.app, checked.release),
+        0 => say(format!("{} {}: as it was signed", checked.app, checked.release)),
+        count => say(format!("{} {}: {count} differences", checked.app, checked.release)),
     }
     for line in &checked.drift {
-        println!("  {}", terminal::escape_line(line));
+        say(format!("  {}", terminal::escape_line(line)));
     }
 }
