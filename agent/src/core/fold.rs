@@ -13,6 +13,11 @@ use super::{
 
 impl Run {
     pub(super) fn fold(&mut self, event: &Event) {
+        if let Event::Cancelling { order, .. } = event
+            && !self.cancels.contains(order)
+        {
+            self.cancels.push(order.clone());
+        }
         // The way back is folded once its plan is known again; its end needs no plan.
         let ends = matches!(event, Event::Ended { .. });
         if self.returning.is_some() && self.restored.is_none() && !ends {
@@ -121,6 +126,10 @@ impl Track {
             return;
         }
         match step.if_fails {
+            // Whatever the plan says: a switch that did not happen is not tolerable, it is all that this is about.
+            FailurePolicy::Continue if step.kind == Kind::Activate => {
+                self.trouble = Some(Trouble::Failed { because, policy: FailurePolicy::Return });
+            }
             FailurePolicy::Continue => self.tolerated.push(step.name.to_string()),
             policy @ (FailurePolicy::Return | FailurePolicy::Stop) => {
                 self.trouble = Some(Trouble::Failed { because, policy });

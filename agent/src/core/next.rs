@@ -87,6 +87,10 @@ impl Run {
     fn end_of_deploy(&self, release: &str) -> Next {
         let Track { trouble, tolerated, active, .. } = &self.deploy;
         let Some(trouble) = trouble else {
+            if !active {
+                let because = "no `activate` step ran, so that the release never became current".to_owned();
+                return self.without_effect(release, DeploymentOutcome::Failed { because });
+            }
             return Next::End {
                 result: DeploymentOutcome::Succeeded { tolerated: tolerated.clone() },
                 remove: None,
@@ -103,19 +107,28 @@ impl Run {
                 None => self.nothing_to_return_to(&because),
             };
         }
-        let mut kept = [&self.setting.good, &self.setting.before].into_iter().flatten();
-        let in_use =
-            self.setting.current == Some(self.setting.digest) || kept.any(|it| it.release == release);
-        let remove = (!in_use).then(|| release.to_owned());
         let result = match trouble {
             Trouble::Failed { .. } => DeploymentOutcome::Failed { because },
             Trouble::Cancelled { .. } => DeploymentOutcome::Cancelled { because },
         };
-        Next::End { result, remove, pointers: None }
+        self.without_effect(release, result)
+    }
+
+    /// The release never became active: it goes, unless something else points at it.
+    fn without_effect(&self, release: &str, result: DeploymentOutcome) -> Next {
+        let mut kept = [&self.setting.good, &self.setting.before].into_iter().flatten();
+        let in_use =
+            self.setting.current == Some(self.setting.digest) || kept.any(|it| it.release == release);
+        Next::End { result, remove: (!in_use).then(|| release.to_owned()), pointers: None }
     }
 
     fn end_of_return(&self, because: &str) -> Next {
         match (&self.back.trouble, &self.setting.way) {
+            (None, _) if !self.back.active => end(DeploymentOutcome::Stopped {
+                because: format!(
+                    "{because}; and the return ran no `activate` step: current was not switched back"
+                ),
+            }),
             (None, Way::Deploy { .. }) => end(match &self.deploy.trouble {
                 Some(Trouble::Cancelled { because }) => cancelled(because),
                 Some(Trouble::Failed { .. }) | None => {

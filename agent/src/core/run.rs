@@ -26,6 +26,8 @@ pub struct Run {
     pub(super) restored: Option<Vec<Step>>,
     /// Events of the way back, replayed before its steps are known.
     pub(super) deferred: Vec<Event>,
+    /// Orders to cancel that were taken: each counts once, however often it is sent.
+    pub(super) cancels: Vec<Id>,
     pub(super) ended: Option<DeploymentOutcome>,
     /// What the shell was told to do and has not answered. Not journalled: after a restart nothing is.
     outstanding: Option<Outstanding>,
@@ -97,6 +99,7 @@ impl Run {
             returning: None,
             restored: None,
             deferred: Vec::new(),
+            cancels: Vec::new(),
             ended: None,
             outstanding: None,
             interrupted: None,
@@ -302,7 +305,7 @@ impl Run {
     }
 
     fn cancel(&mut self, order: Id, because: String, commands: &mut Vec<Command>) {
-        if !self.accepted {
+        if !self.accepted || self.cancels.contains(&order) {
             return;
         }
         self.record(Event::Cancelling { order, because }, commands);

@@ -152,8 +152,14 @@ where
                 let order = incoming.order.id.clone();
                 self.site.tell(Outbound::Refused { order, code, message });
             }
-            // Everything about it that is not acknowledged goes up with the next session anyway.
-            Ok(Some(Known::Accepted)) => {}
+            // Everything about it that is not acknowledged goes up with the next session anyway. But a cancel may have
+            // been taken by an agent that died before the deployment heard of it.
+            Ok(Some(Known::Accepted)) => {
+                if let OrderKind::Cancel { reason } = &incoming.order.order {
+                    let because = reason.clone();
+                    self.cancel(&incoming, because).await;
+                }
+            }
             Ok(None) => match &incoming.order.order {
                 OrderKind::Deploy { .. } | OrderKind::Return { .. } => self.judge(incoming).await?,
                 OrderKind::Cancel { reason } => {
@@ -199,19 +205,25 @@ where
         if let Err(refusal) = authorize_control(order, &incoming.connected, &root, &self.site.word, &memory) {
             return self.decline(&incoming, &Declined::Rule(refusal)).await;
         }
-        let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == order.deployment);
-        let Some(slot) = slot else {
+        if self.slots.get(&order.app).is_none_or(|slot| slot.deployment != order.deployment) {
             let declined = Declined::NotRunning { deployment: order.deployment.clone() };
             return self.decline(&incoming, &declined).await;
-        };
-        let input = Input::Cancel { order: order.id.clone(), because };
+        }
         self.site.journal.accept_control(&incoming.received(&self.site, root.version)).await?;
+        self.cancel(&incoming, because).await;
+        Ok(())
+    }
+
+    async fn cancel(&mut self, incoming: &Incoming, because: String) {
+        let order = &incoming.order;
+        let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == order.deployment);
+        let Some(slot) = slot else { return };
+        let input = Input::Cancel { order: order.id.clone(), because };
         match &slot.inbox {
             // Full only while the deployment itself is stuck on the disk; then the cancel waits, as all does.
             Some(inbox) => drop(inbox.send(input).await),
             None => slot.cancel = Some(input),
         }
-        Ok(())
     }
 
     async fn done(&mut self, done: Done) -> Result<(), ManagerError> {

@@ -144,6 +144,31 @@ fn retry_and_if_fails_decide() {
 }
 
 #[test]
+fn nothing_is_called_done_that_never_became_current() {
+    let mut careless = activate();
+    careless.if_fails = FailurePolicy::Continue;
+    let mut world = World::new(deploy(vec![careless.clone()])).script(Phase::Deploy, 0, &[failed()]);
+    assert!(matches!(world.finish(), DeploymentOutcome::Failed { .. }));
+
+    let mut world = World::new(deploy(vec![run("migrate")]));
+    let DeploymentOutcome::Failed { because } = world.finish() else { panic!("not failed") };
+    assert!(because.contains("never became current") && world.removed, "{because}");
+
+    for restored in [vec![careless], vec![check("restart")]] {
+        let mut world = World::new(deploy(vec![activate(), check("healthy")]))
+            .script(Phase::Deploy, 1, &[failed()])
+            .script(Phase::Return, 0, &[failed()]);
+        world.restored = Ok(restored);
+        assert!(matches!(world.finish(), DeploymentOutcome::Stopped { .. }));
+    }
+    let mut world =
+        World::new(deploy(vec![activate(), check("healthy")])).script(Phase::Deploy, 1, &[failed()]);
+    world.restored = Ok(vec![check("restart")]);
+    let DeploymentOutcome::Stopped { because } = world.finish() else { panic!("not stopped") };
+    assert!(because.contains("was not switched back"), "{because}");
+}
+
+#[test]
 fn conditions_skip_or_fail_a_step_before_anything_starts() {
     let mut migrate = run("migrate");
     migrate.when = Some(when("changed('migrations/**')"));
@@ -233,6 +258,21 @@ fn a_cancel_ends_the_attempt_and_puts_things_back() {
     assert_eq!(outcome, DeploymentOutcome::Cancelled { because: "told so".into() });
     assert_eq!(world.current, Some(installed("1.0.0").manifest));
     assert_eq!(effects(&world), ["deploy-0-1", "deploy-1-1", "return-0-1", "return-1-1"]);
+}
+
+#[test]
+fn a_cancel_that_comes_twice_is_taken_once() {
+    let mut world = World::new(deploy(vec![run("migrate"), activate()]));
+    world.until_started("deploy-0-1");
+    world.cancel();
+    world.tick();
+    world.tick();
+    world.crash();
+    world.cancel();
+    world.cancel();
+    assert!(matches!(world.finish(), DeploymentOutcome::Cancelled { .. }));
+    let taken = world.journal.iter().filter(|event| matches!(event, Event::Cancelling { .. })).count();
+    assert_eq!(taken, 1);
 }
 
 #[test]
