@@ -1,7 +1,7 @@
 //! The demo's web app: a guestbook that keeps its entries in `shared/`.
 //!
 //! `guestbook serve PORT_FILE DATA_DIR VERSION` answers `/`, `/healthz` and `/sign?name=...`;
-//! `guestbook check PORT_FILE` asks it for its health, for ten seconds at most.
+//! `guestbook check PORT_FILE` asks it for its health, for three seconds at most; `guestbook get PORT_FILE` for its page.
 
 #![expect(clippy::unwrap_used, reason = "an example: a panic is its error message")]
 
@@ -18,7 +18,8 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", port_file, data, version] => serve(port_file, Path::new(data), version),
         ["check", port_file] => check(port_file),
-        _ => panic!("guestbook serve PORT_FILE DATA_DIR VERSION | check PORT_FILE"),
+        ["get", port_file] => println!("{}", get(port_file, "/").unwrap().lines().last().unwrap_or_default()),
+        _ => panic!("guestbook serve PORT_FILE DATA_DIR VERSION | check PORT_FILE | get PORT_FILE"),
     }
 }
 
@@ -44,10 +45,13 @@ fn answer(mut stream: TcpStream, data: &Path, version: &str) {
     let entries = fs::read_to_string(data.join("entries")).unwrap_or_default();
     let (status, body) = match path.split_once('?').unwrap_or((path, "")) {
         // Version 3 was never tried: its page needs a column that no migration made.
-        ("/healthz", _) if version.starts_with('3') => ("500 Internal Server Error", "no column: mood".into()),
+        ("/healthz", _) if version.starts_with('3') => {
+            ("500 Internal Server Error", "no column: mood".into())
+        }
         ("/healthz", _) => ("200 OK", "ok".into()),
         ("/sign", name) => {
-            let name: String = name.trim_start_matches("name=").chars().filter(char::is_ascii_alphanumeric).collect();
+            let name: String =
+                name.trim_start_matches("name=").chars().filter(char::is_ascii_alphanumeric).collect();
             fs::write(data.join("entries"), format!("{entries}{name}\n")).unwrap();
             ("200 OK", format!("thank you, {name}"))
         }
@@ -60,7 +64,7 @@ fn answer(mut stream: TcpStream, data: &Path, version: &str) {
 fn check(port_file: &str) {
     let deadline = Instant::now() + Duration::from_secs(3);
     loop {
-        match health(port_file) {
+        match get(port_file, "/healthz") {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => return println!("healthy"),
             Ok(answer) => println!("not healthy: {}", answer.lines().next().unwrap_or_default()),
             Err(error) => println!("not answering: {error}"),
@@ -72,10 +76,10 @@ fn check(port_file: &str) {
     }
 }
 
-fn health(port_file: &str) -> std::io::Result<String> {
+fn get(port_file: &str, path: &str) -> std::io::Result<String> {
     let port: u16 = fs::read_to_string(port_file)?.trim().parse().unwrap_or(0);
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

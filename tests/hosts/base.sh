@@ -5,12 +5,14 @@ tree=$1
 [ ! -e "$tree/.complete" ] || exit 0
 rm -rf "$tree"
 mkdir -p "$(dirname "$tree")"
+# The same Debian as this machine: the binaries under test are linked against its C library.
+. /etc/os-release
 echo "building the test hosts' Debian tree in $tree (about a minute)" >&2
 mmdebstrap --quiet --variant=minbase \
     --include=systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,python3,ca-certificates,curl \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    bookworm "$tree" >&2
+    "${VERSION_CODENAME:?this machine is not a Debian release}" "$tree" >&2
 
 # A host gets its own machine id at its first boot, and its address from a file that the harness writes.
 rm -f "$tree/etc/machine-id" "$tree/var/lib/dbus/machine-id"

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 pub mod hosts;
+pub mod scene;
 pub mod wait;

@@ -105,7 +105,7 @@ fn base_tree() -> PathBuf {
 }
 
 /// Cargo's target directory, found from where the test binary lies: `target/<profile>/deps/<binary>`.
-fn target_directory() -> PathBuf {
+pub fn target_directory() -> PathBuf {
     let binary = std::env::current_exe().unwrap();
     binary.ancestors().nth(3).unwrap().to_owned()
 }

@@ -1,15 +1,8 @@
-//! The suite on real hosts.
+//! The suite on real hosts: Debian systems booted with systemd, the agent installed by its install script, a published
+//! Python package as payload, served by a systemd service of the app's own.
 
-#[test]
-fn hosts_boot_reboot_and_lose_power() {
-    let mut fleet = consign_tests::hosts::Fleet::boot(&["web-1"]);
-    let host = fleet.host("web-1");
-    assert_eq!(host.exec("systemd-run --wait --pipe -q echo hello"), "hello\n");
-    let before = host.boot_id();
-    host.reboot();
-    let after = host.boot_id();
-    assert_ne!(before, after);
-    host.power_off();
-    host.power_on();
-    assert_ne!(after, host.boot_id());
-}
+#![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
+
+mod faults;
+mod scene;
+mod story;

@@ -1,0 +1,103 @@
+//! `consign serve` as a process that can be killed and started again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::{Operator, binary};
+use crate::wait::until;
+
+#[derive(Debug)]
+pub struct Coordinator {
+    state: PathBuf,
+    bundle: PathBuf,
+    advertise: String,
+    /// `HOST:PORT`; the port is chosen at the first start and kept.
+    pub address: String,
+    pub enrolment: String,
+    process: Option<Child>,
+}
+
+impl Coordinator {
+    /// Starts `consign serve` on the address `ip`, with the operator's bundle.
+    pub fn start(directory: &Path, operator: &mut Operator, ip: &str) -> Self {
+        let mut coordinator = Self {
+            state: directory.join("coordinator"),
+            bundle: operator.home().join("coordinator.bundle"),
+            advertise: ip.into(),
+            address: format!("{ip}:0"),
+            enrolment: format!("{ip}:0"),
+            process: None,
+        };
+        coordinator.launch();
+        operator.at(&coordinator.address);
+        coordinator
+    }
+
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// kill -9
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+
+    /// Starts it again where it was.
+    pub fn launch(&mut self) {
+        let addresses = self.state.join("addresses.json");
+        drop(fs::remove_file(&addresses));
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.state.with_file_name("coordinator.log"))
+            .unwrap();
+        let mut process = Command::new(binary("consign"))
+            .args(["serve", "--listen", &self.address, "--enrolment-listen", &self.enrolment])
+            .args(["--advertise", &self.advertise])
+            .arg("--state")
+            .arg(&self.state)
+            .arg("--bundle")
+            .arg(&self.bundle)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let found = until("the coordinator listens", Duration::from_secs(30), || {
+            if let Ok(Some(status)) = process.try_wait() {
+                panic!("consign serve ended: {status}\n{}", self.log());
+            }
+            let text = fs::read_to_string(&addresses).map_err(|error| error.to_string())?;
+            serde_json::from_str::<serde_json::Value>(&text).map_err(|error| error.to_string())
+        });
+        self.address = found["address"].as_str().unwrap().into();
+        self.enrolment = found["enrolment"].as_str().unwrap().into();
+        self.process = Some(process);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.state.with_file_name("coordinator.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let start = log.len().saturating_sub(6000);
+            eprintln!("---- the coordinator's log\n{}", log.get(start..).unwrap_or(&log));
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The parts of a scene: an operator with a profile, a coordinator as a process, artifacts to deploy.
+
+mod agent;
+mod artifact;
+mod coordinator;
+mod operator;
+
+pub use agent::Agent;
+pub use artifact::{Notes, write_tree};
+pub use coordinator::Coordinator;
+pub use operator::{Operator, Ran};
+
+use std::path::PathBuf;
+
+/// A binary of the workspace, built beforehand (`make test` does).
+pub fn binary(name: &str) -> PathBuf {
+    // target/<profile>/deps/<test binary>
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `cargo build --workspace --bins --examples`",
+        path.display()
+    );
+    path
+}
