@@ -71,14 +71,13 @@ fn latency(operator: &Operator, directory: &std::path::Path) {
     }
     child.wait().unwrap();
     milliseconds.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        milliseconds.get((milliseconds.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN)
-    };
+    let at =
+        |percent: usize| milliseconds.get(milliseconds.len() * percent / 100).copied().unwrap_or(f64::NAN);
     println!(
         "write in a step to the follower's line: {} lines, median {:.1} ms, p99 {:.1} ms, longest {:.1} ms",
         milliseconds.len(),
-        at(0.5),
-        at(0.99),
+        at(50),
+        at(99),
         milliseconds.last().copied().unwrap_or(f64::NAN)
     );
 }
