@@ -82,7 +82,7 @@ impl Coordinator {
             serde_json::from_str::<serde_json::Value>(&text).map_err(|error| error.to_string())
         });
         self.address = found["address"].as_str().unwrap().into();
-        self.enrolment = found["enrolment"].as_str().unwrap().into();
+        self.enrolment = found["enrolment_address"].as_str().unwrap().into();
         self.process = Some(process);
     }
 
