@@ -4,11 +4,9 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use super::{Operator, binary};
-use crate::wait::until;
 
 #[derive(Debug)]
 pub struct Agent {
@@ -38,7 +36,7 @@ impl Agent {
             String::from_utf8_lossy(&output.stderr)
         );
         agent.launch();
-        agent.wait_online(operator);
+        operator.wait_online(name);
         agent
     }
 
@@ -81,22 +79,6 @@ impl Agent {
         let mut command = self.command(&["run"]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
-    }
-
-    pub fn wait_online(&self, operator: &Operator) {
-        until("the server is online", Duration::from_secs(60), || {
-            let listed = operator.json(&["server", "list"]);
-            let found = listed["servers"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|s| s["name"] == self.name.as_str())
-                .cloned();
-            match found {
-                Some(server) if server["online"] == true => Ok(()),
-                other => Err((other, self.log())),
-            }
-        });
     }
 
     /// The processes of this agent's supervisors.

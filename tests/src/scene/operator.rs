@@ -3,9 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use super::binary;
+use crate::wait::until;
 
 #[derive(Clone, Debug)]
 pub struct Operator {
@@ -71,6 +73,14 @@ impl Operator {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
         let text = self.ok(&arguments);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("consign {arguments:?}: {error}\n{text}"))
+    }
+
+    /// Waits until the coordinator calls the server online.
+    pub fn wait_online(&self, server: &str) {
+        until("the server is online", Duration::from_secs(120), || {
+            let shown = self.json(&["server", "show", server]);
+            if shown["online"] == true { Ok(()) } else { Err(shown) }
+        });
     }
 
     /// A command in the background, its output to be read by the caller.

@@ -86,7 +86,7 @@ fn host_rebooted_mid_step() {
     assert!(host.exec("readlink /srv/notes/current").contains("1.0.0"));
 
     // Only a new deployment may follow, and it does.
-    scene.wait_online("web-1");
+    scene.operator.wait_online("web-1");
     scene.publish("1.2.0", "0.13.4", &["001-notes.sql"], SLOW);
     assert_eq!(scene.roll_out("1.2.0").code, 0);
     scene.assert_slow_once(&scene.fleet.hosts[0], "1.2.0");

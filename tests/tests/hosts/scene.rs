@@ -44,7 +44,7 @@ impl Scene {
             scene.install(host);
         }
         for name in names {
-            scene.wait_online(name);
+            scene.operator.wait_online(name);
         }
         scene
     }
@@ -74,18 +74,6 @@ impl Scene {
         host.exec("systemctl start consign-agent");
         let again = host.exec("/root/deploy/install-agent.sh");
         assert!(again.contains("nothing changed"), "{again}");
-    }
-
-    pub(crate) fn wait_online(&self, name: &str) {
-        until("the server is online", LONG, || {
-            let listed = self.operator.json(&["server", "list"]);
-            let server =
-                listed["servers"].as_array().unwrap().iter().find(|server| server["name"] == name).cloned();
-            match server {
-                Some(server) if server["online"] == true => Ok(()),
-                other => Err(other),
-            }
-        });
     }
 
     /// Packs and publishes a version of `notes`.
@@ -123,7 +111,7 @@ impl Scene {
     /// The newest rollout, as `consign rollout show --output json` tells it.
     pub(crate) fn newest(&self) -> serde_json::Value {
         let list = self.operator.json(&["rollout", "list"]);
-        let id = list["rollouts"][0]["id"].as_str().unwrap().to_owned();
+        let id = list[0]["id"].as_str().unwrap().to_owned();
         self.operator.json(&["rollout", "show", &id])
     }
 
