@@ -80,21 +80,43 @@ impl From<ExitRecord> for Exit {
     }
 }
 
+/// Supervisors that are tried for one attempt, when they are lost before it began.
+const SUPERVISORS: u32 = 3;
+
 /// The real one: `consign-agent supervise`.
 #[derive(Clone, Debug)]
 pub struct Supervised {
     pub launcher: Launcher,
 }
 
+impl Supervised {
+    async fn begin(&self, directory: &Path, spec: &AttemptSpec) -> Result<Created, SupervisorError> {
+        let supervisor = Supervisor::start(directory, &self.launcher).await?;
+        match supervisor.run(spec).await? {
+            Run::Spawned(AttemptIdentity { process: Some(process), .. }) => {
+                Ok(Created::Waiting(process_of(process)))
+            }
+            Run::Spawned(_) => Err(SupervisorError::Refused { because: "no process is named".into() }),
+            Run::Finished(record) => Ok(Created::Ended((*record).into())),
+        }
+    }
+}
+
 impl Processes for Supervised {
     async fn create(&self, directory: &Path, spec: &AttemptSpec) -> Result<Created, String> {
-        let supervisor = Supervisor::start(directory, &self.launcher).await.map_err(|error| told(&error))?;
-        match supervisor.run(spec).await.map_err(|error| told(&error))? {
-            Run::Spawned(identity) => match identity.process {
-                Some(process) => Ok(Created::Waiting(process_of(process))),
-                None => Err("the supervisor does not say which process it made".to_owned()),
-            },
-            Run::Finished(record) => Ok(Created::Ended((*record).into())),
+        let mut started = 1;
+        loop {
+            let error = match self.begin(directory, spec).await {
+                Ok(created) => return Ok(created),
+                Err(error) => error,
+            };
+            // Nothing was released, so nothing was executed: under another supervisor it may begin once more.
+            let again = matches!(error, SupervisorError::Lost { .. }) && started < SUPERVISORS;
+            if !again || forget(directory, spec.attempt).is_err() {
+                return Err(told(&error));
+            }
+            tracing::warn!(attempt = %spec.attempt, "the supervisor was lost before the attempt began; starting another");
+            started += 1;
         }
     }
 
