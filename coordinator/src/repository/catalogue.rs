@@ -87,13 +87,23 @@ impl Repository {
         }
     }
 
+    /// The artifacts of this version, one per platform.
+    pub async fn of_version(&self, app: &App, version: &Version) -> Result<Vec<Artifact>, RepositoryError> {
+        let rows = sqlx::query("SELECT * FROM artifacts WHERE app = ? AND version = ? ORDER BY platform")
+            .bind(app.as_str())
+            .bind(version.as_str())
+            .fetch_all(self.store.read())
+            .await?;
+        Ok(rows.iter().map(artifact).collect::<Result<_, _>>()?)
+    }
+
     /// The manifest's bytes, as they were signed.
     pub async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, RepositoryError> {
         let path = self.manifest_path(digest);
         fs::read(&path).await.map_err(at(path))
     }
 
-    /// The envelopes about it, newest publication first.
+    /// The envelopes about it, newest publication first, as many as go with one order.
     pub async fn statements(&self, digest: Sha256) -> Result<Vec<Vec<u8>>, RepositoryError> {
         let found = statements_in(&self.dir(digest).join("statements")).await?;
         Ok(found.into_iter().map(|(_, envelope)| envelope).collect())

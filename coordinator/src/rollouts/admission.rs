@@ -14,12 +14,10 @@ use consign_common::{
     trust::{Gate, Refusal, TrustRoot},
 };
 
-use super::{
-    controller::ControllerError,
-    library::{LibraryError, Stocked},
-};
+use super::controller::ControllerError;
 use crate::{
     fleet::{InvalidSelector, RegistryError, Selector, Server},
+    repository::{Artifact, RepositoryError},
     rollout::InvalidWaves,
     store::StoreError,
 };
@@ -93,8 +91,8 @@ impl From<sqlx::Error> for NotStarted {
     }
 }
 
-impl From<LibraryError> for NotStarted {
-    fn from(error: LibraryError) -> Self {
+impl From<RepositoryError> for NotStarted {
+    fn from(error: RepositoryError) -> Self {
         Self::Failed(error.into())
     }
 }
@@ -134,7 +132,7 @@ pub(super) fn check_trust(
 /// The one artifact of the version that all these servers can run. A server that has never said what it is takes the
 /// only one there is; its agent checks.
 pub(super) fn choose(
-    stocked: &[Stocked],
+    stocked: &[Artifact],
     servers: &[Server],
     app: &App,
     version: &Version,
@@ -148,7 +146,8 @@ pub(super) fn choose(
     let mut chosen: Option<(&ServerName, Sha256)> = None;
     for server in servers {
         let platform = format!("{}-{}", server.report.os, server.report.arch);
-        let fits = |stocked: &&Stocked| stocked.platform.as_ref().is_some_and(|own| own.as_str() == platform);
+        let fits =
+            |stocked: &&Artifact| stocked.platform.as_ref().is_some_and(|own| own.as_str() == platform);
         let fitting = stocked.iter().find(fits).or_else(|| stocked.iter().find(|own| own.platform.is_none()));
         let (app, version) = (app.clone(), version.clone());
         let Some(fitting) = fitting else {

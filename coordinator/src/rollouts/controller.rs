@@ -17,7 +17,6 @@ use consign_common::{
 
 use super::{
     feed::Feed,
-    library::{Library, LibraryError},
     orders,
     rows::{Changed, DeploymentRow, OrderRow, OrderTag, RolloutRow},
     store::{self, Write},
@@ -25,8 +24,10 @@ use super::{
 };
 use crate::{
     fleet::{Enablement, Registry, RegistryError, Sent, Sessions, ToAgent},
+    repository::{Repository, RepositoryError},
     rollout::{self, Command, End, Event, Kind, Member, News, Phase, ServerState},
     store::{Store, StoreError},
+    trust_roots::TrustRoots,
 };
 
 /// How long the coordinator waits for servers that are not there.
@@ -44,11 +45,26 @@ impl Default for Patience {
     }
 }
 
+/// What a controller works with; `serve` makes all of it.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub coordinator: String,
+    pub store: Arc<Store>,
+    pub repository: Arc<Repository>,
+    pub trust_roots: Arc<TrustRoots>,
+    pub sessions: Arc<Sessions>,
+    pub feed: Feed,
+    pub clock: Arc<dyn Clock>,
+}
+
 #[derive(Debug)]
 pub struct Controller {
     pub(super) store: Arc<Store>,
     pub(super) registry: Registry,
-    pub(super) library: Library,
+    pub(super) repository: Arc<Repository>,
+    pub(super) trust_roots: Arc<TrustRoots>,
+    /// Who we are to agents: the id in our certificate.
+    coordinator: String,
     pub(super) sessions: Arc<Sessions>,
     pub(super) feed: Feed,
     pub(super) clock: Arc<dyn Clock>,
@@ -60,7 +76,7 @@ pub enum ControllerError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Library(#[from] LibraryError),
+    Repository(#[from] RepositoryError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error("no randomness for a new id")]
@@ -125,16 +141,21 @@ pub(super) struct After {
 }
 
 impl Controller {
-    pub fn new(
-        store: Arc<Store>,
-        sessions: Arc<Sessions>,
-        feed: Feed,
-        clock: Arc<dyn Clock>,
-        patience: Patience,
-    ) -> Arc<Self> {
+    pub fn new(surroundings: Surroundings, patience: Patience) -> Arc<Self> {
+        let Surroundings { coordinator, store, repository, trust_roots, sessions, feed, clock } =
+            surroundings;
         let registry = Registry::new(Arc::clone(&store));
-        let library = Library::new(Arc::clone(&store));
-        Arc::new(Self { store, registry, library, sessions, feed, clock, patience })
+        Arc::new(Self {
+            store,
+            registry,
+            repository,
+            trust_roots,
+            coordinator,
+            sessions,
+            feed,
+            clock,
+            patience,
+        })
     }
 
     /// Takes up what a former process left: call once, before the first agent can connect.
@@ -411,7 +432,7 @@ impl Controller {
         let Some(manifest) = deployment.digest else {
             return Ok(Err(nothing_before(row)));
         };
-        let coordinator = self.library.coordinator().await?;
+        let coordinator = self.coordinator.clone();
         let order = orders::work(row, &deployment, manifest, coordinator, now)?;
         store::add_order(write, &order, now).await?;
         Ok(Ok(order))
@@ -428,7 +449,7 @@ impl Controller {
         let Some(deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
             return Ok(None);
         };
-        let coordinator = self.library.coordinator().await?;
+        let coordinator = self.coordinator.clone();
         let order = orders::cancel(row, &deployment, because, coordinator, now)?;
         store::add_order(write, &order, now).await?;
         Ok(Some(order))
@@ -545,7 +566,7 @@ impl Controller {
     /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.
     async fn send(&self, order: OrderRow) {
         let statements = match order.manifest {
-            Some(manifest) => match self.library.statements(&manifest).await {
+            Some(manifest) => match self.repository.statements(manifest).await {
                 Ok(statements) => statements,
                 Err(error) => {
                     tracing::error!(order = %order.id, %error, "an order's statements cannot be read");

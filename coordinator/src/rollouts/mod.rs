@@ -9,13 +9,11 @@
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
 //! | `rows`, `store` | what is kept |
-//! | `library` | the repository and the trust root, as far as rollouts need them |
 
 mod admission;
 mod controller;
 mod feed;
 mod follow;
-mod library;
 mod orders;
 pub mod rows;
 mod show;
@@ -26,10 +24,9 @@ mod tests;
 mod view;
 
 pub use admission::NotStarted;
-pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported};
+pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
-pub use library::{Library, LibraryError, Stocked};
 pub use rows::{Again, Changed, DeploymentRow, LogLength, RolloutRow};
 pub use show::Shown;
 pub use start::{RollbackOf, RollbackRequest, StartRequest};

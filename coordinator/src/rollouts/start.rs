@@ -53,13 +53,13 @@ impl Controller {
         let StartRequest { app, version, environment, waves, selector, again, by } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
-        let root = self.library.trust_root().await?;
+        let root = self.trust_roots.newest();
         admission::check_trust(&root, &app, &environment, now)?;
-        let stocked = self.library.find(&app, &version).await?;
+        let stocked = self.repository.of_version(&app, &version).await?;
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, digest)?;
-        admission::check_manifest(&self.library.manifest(&digest).await?, chosen.len())?;
+        admission::check_manifest(&self.repository.manifest(digest).await?, chosen.len())?;
         let state = rollout::plan(Kind::Deploy, &targets, chosen.iter().map(candidate).collect())?;
 
         let mut write = self.store.write().await?;

@@ -37,7 +37,7 @@ use crate::{
     logs::{LogSettings, LogWriter},
     operators::Operators,
     repository::{self, Repository, RepositoryError},
-    rollouts::{Controller, ControllerError, Feed, Patience},
+    rollouts::{Controller, ControllerError, Feed, Patience, Surroundings},
     store::{StateDir, Store, StoreError},
     trust_roots::{TrustRootError, TrustRoots},
 };
@@ -144,13 +144,16 @@ impl Coordinator {
         let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
         let logs =
             LogWriter::start(Arc::clone(&store), feed.clone(), Arc::clone(&clock), LogSettings::default());
-        let controller = Controller::new(
-            Arc::clone(&store),
-            Arc::clone(&sessions),
+        let surroundings = Surroundings {
+            coordinator: authority.id().to_owned(),
+            store: Arc::clone(&store),
+            repository: Arc::clone(&repository),
+            trust_roots: Arc::clone(&trust_roots),
+            sessions: Arc::clone(&sessions),
             feed,
-            Arc::clone(&clock),
-            Patience::default(),
-        );
+            clock: Arc::clone(&clock),
+        };
+        let controller = Controller::new(surroundings, Patience::default());
         controller.resume().await?;
         let operators = OperatorService {
             coordinator: authority.id().to_owned(),

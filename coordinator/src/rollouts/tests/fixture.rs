@@ -7,18 +7,21 @@ use consign_common::{
     deployment::{DeploymentOutcome, Event, StepSummary},
     digest::Sha256,
     json,
+    limits::ArtifactLimits,
     name::{Environment, Id, ServerName},
     time::{Clock, SystemClock, UnixMs},
     trust::{
-        AppTrust, Envelope, Gate, GateRule, Order, OrderingNumber, RoleKeys, SigningKey, TRUST_ROOT_TYPE,
-        TrustRoot,
+        AppTrust, CoordinatorPin, Envelope, Gate, GateRule, Key, Order, OrderingNumber, RoleKeys, Scheme,
+        SigningKey, TRUST_ROOT_TYPE, TrustRoot,
     },
 };
 
 use super::*;
 use crate::{
     fleet::{AppReport, NewServer, Registry, Report, Session, Sessions, ToAgent},
+    repository::Repository,
     store::{StateDir, Store},
+    trust_roots::TrustRoots,
 };
 
 pub(super) struct Fixture {
@@ -81,20 +84,31 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(StateDir::open(&dir.path().join("state")).unwrap()).await.unwrap());
         lay_down(&store, servers).await;
-        Self::over(store, dir)
+        Self::over(store, dir).await
     }
 
     /// A coordinator over this state, as after a start.
-    pub(super) fn over(store: Arc<Store>, dir: tempfile::TempDir) -> Self {
+    pub(super) async fn over(store: Arc<Store>, dir: tempfile::TempDir) -> Self {
         let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
         let patience = Patience { turn: Duration::from_millis(50), cancel: Duration::from_millis(50) };
-        let controller = Controller::new(
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let trust_roots = Arc::new(TrustRoots::load(Arc::clone(&store), Arc::clone(&clock)).await.unwrap());
+        let repository = Arc::new(Repository::new(
             Arc::clone(&store),
-            Arc::clone(&sessions),
-            feed.clone(),
-            Arc::new(SystemClock),
-            patience,
-        );
+            Arc::clone(&trust_roots),
+            ArtifactLimits::default(),
+            Arc::clone(&clock),
+        ));
+        let surroundings = Surroundings {
+            coordinator: "main".into(),
+            store: Arc::clone(&store),
+            repository,
+            trust_roots,
+            sessions: Arc::clone(&sessions),
+            feed: feed.clone(),
+            clock,
+        };
+        let controller = Controller::new(surroundings, patience);
         Self { store, sessions, controller, feed, dir }
     }
 
@@ -111,7 +125,7 @@ impl Fixture {
             state = StateDir::open(&dir.path().join("state"));
         }
         let store = Arc::new(Store::open(state.unwrap()).await.unwrap());
-        let fixture = Self::over(store, dir);
+        let fixture = Self::over(store, dir).await;
         fixture.controller.resume().await.unwrap();
         fixture
     }
@@ -322,13 +336,15 @@ fn trust_root() -> Vec<u8> {
         threshold: 1,
         condition: None,
     };
+    let owner =
+        Key { scheme: Scheme::Ed25519, public: key.public().to_base64(), owner: "ada".parse().unwrap() };
     let root = TrustRoot {
         version: 1,
         issued: UnixMs(0),
         expires: UnixMs(u64::MAX / 4),
-        keys: BTreeMap::new(),
+        keys: BTreeMap::from([(key.public().id(), owner)]),
         root: keys(),
-        roles: BTreeMap::new(),
+        roles: BTreeMap::from([("product-owners".parse().unwrap(), keys())]),
         apps: BTreeMap::from([(
             "shop".parse().unwrap(),
             AppTrust { publishers: keys(), epoch: 0, floor: OrderingNumber::default() },
@@ -337,7 +353,7 @@ fn trust_root() -> Vec<u8> {
             ("production".parse().unwrap(), Gate::PublisherOnly {}),
             ("gated".parse().unwrap(), Gate::Statements { require: vec![gated], rearm: Vec::new() }),
         ]),
-        coordinators: Vec::new(),
+        coordinators: vec![CoordinatorPin { id: "main".into(), ca_sha256: Sha256::of(b"ca") }],
         revoked: Vec::new(),
     };
     Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[&key]).to_vec()
