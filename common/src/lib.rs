@@ -12,7 +12,7 @@
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
 //! | [`terminal`] | foreign bytes, made safe to show |
 //! | [`tls`] | who may talk: certificates, pins, rustls configurations |
-//! | [`wire`] | generated types to domain types, in one place |
+//! | [`wire`] | what both ends of the wire hold to beside the messages |
 
 pub mod artifact;
 pub mod deployment;

@@ -77,6 +77,38 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The rules about what is, or is not, signed or allowed. A rollout that ends by one of these exits with 6; the
+    /// others (a plan that cannot be executed here, a stale term, nothing to return to) are failures like any other.
+    pub const TRUST_CODES: [&str; 23] = [
+        "signature-missing",
+        "signature-invalid",
+        "statement-missing",
+        "wrong-subject",
+        "manifest-digest",
+        "app-unknown",
+        "environment-unknown",
+        "gate-unsupported",
+        "wrong-environment",
+        "wrong-server",
+        "coordinator-unknown",
+        "equivocation",
+        "older",
+        "used-up",
+        "far-future",
+        "wrong-epoch",
+        "below-floor",
+        "revoked",
+        "trust-root-expired",
+        "trust-root-invalid",
+        "app-not-allowed",
+        "user-not-allowed",
+        "unit-not-allowed",
+    ];
+
+    pub fn is_of_trust(&self) -> bool {
+        Self::TRUST_CODES.contains(&self.code())
+    }
+
     /// The rule's name.
     pub fn code(&self) -> &'static str {
         match self {
@@ -112,5 +144,20 @@ impl Refusal {
             Self::NothingToReturnTo { .. } => "nothing-to-return-to",
             Self::WrongReturn { .. } => "wrong-return",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_trust_are_rules_that_there_are() {
+        let all = include_str!("refusal.rs").split("pub fn code(").nth(1).unwrap();
+        for code in Refusal::TRUST_CODES {
+            assert!(all.contains(&format!("=> \"{code}\",")), "{code}");
+        }
+        assert!(Refusal::Revoked { manifest: Sha256::of(b"x") }.is_of_trust());
+        assert!(!Refusal::Unsupported { feature: "`confirm`".into() }.is_of_trust());
     }
 }

@@ -1,32 +1,23 @@
-//! Generated types to domain types: what comes over the wire is text until it has passed here.
+//! What both ends of the wire hold to beside the messages' types.
 
-use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+use std::collections::BTreeMap;
 
 use crate::limits::LABELS;
 
-/// A field of a message that does not hold what it must.
+/// Metadata of a status that is a refusal by a rule of the trust documents: the rule's name.
+pub const REFUSAL_METADATA: &str = "consign-refusal";
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {why}")]
-pub struct InvalidField {
-    pub field: &'static str,
+#[error("labels: {why}")]
+pub struct InvalidLabels {
     pub why: String,
-}
-
-/// A name, an id, a digest: whatever has one text form.
-pub fn field<T: FromStr<Err: Display>>(field: &'static str, text: &str) -> Result<T, InvalidField> {
-    text.parse().map_err(|error: T::Err| InvalidField { field, why: error.to_string() })
-}
-
-/// The same where an empty text stands for nothing, as protobuf has it.
-pub fn optional<T: FromStr<Err: Display>>(name: &'static str, text: &str) -> Result<Option<T>, InvalidField> {
-    if text.is_empty() { Ok(None) } else { field(name, text).map(Some) }
 }
 
 /// A server's labels, of which there is a limited number.
 pub fn labels<I: IntoIterator<Item = (String, String)>>(
     given: I,
-) -> Result<BTreeMap<String, String>, InvalidField> {
-    let invalid = |why| InvalidField { field: "labels", why };
+) -> Result<BTreeMap<String, String>, InvalidLabels> {
+    let invalid = |why| InvalidLabels { why };
     let mut labels = BTreeMap::new();
     for (name, value) in given {
         check_label(&name, &value).map_err(invalid)?;
@@ -57,16 +48,6 @@ pub fn check_label(name: &str, value: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{digest::Sha256, name::App};
-
-    #[test]
-    fn a_bad_field_is_named() {
-        assert_eq!(field::<App>("app", "shop").unwrap().as_str(), "shop");
-        assert!(field::<App>("app", "../shop").unwrap_err().to_string().starts_with("app: "));
-        assert_eq!(optional::<Sha256>("good", ""), Ok(None));
-        assert!(optional::<Sha256>("good", "abc").is_err());
-        assert!(field::<Sha256>("digest", "").is_err());
-    }
 
     #[test]
     fn labels_are_bounded_in_number_and_alphabet() {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use consign_common::{limits::MESSAGE_BYTES, terminal::escape, tls};
+use consign_common::{limits::MESSAGE_BYTES, terminal::escape, tls, wire::REFUSAL_METADATA};
 use consign_proto::v1::{enrolment_client::EnrolmentClient, operators_client::OperatorsClient};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -21,8 +21,6 @@ use super::{
 const CONNECT: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Metadata of a status that is a refusal by a rule of the trust documents: the rule's name.
-pub(crate) const REFUSAL: &str = "consign-refusal";
 
 /// Where the coordinator is, as the command line says.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +85,7 @@ impl Client {
     pub(crate) fn failure(&self, status: Status) -> Failure {
         let place = &self.place;
         let message = escape(status.message().as_bytes());
-        if status.metadata().contains_key(REFUSAL) {
+        if status.metadata().contains_key(REFUSAL_METADATA) {
             return Failure::refused(message);
         }
         // Made on this side: the connection, not the coordinator's answer.

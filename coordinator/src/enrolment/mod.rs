@@ -7,5 +7,5 @@ mod tokens;
 
 pub use authority::{Authority, AuthorityError, Issued, SERVER_RENEWS, ServerConfigs};
 
-pub use service::{Enroller, check_labels, refused};
+pub use service::{Enroller, refused};
 pub use tokens::{CreatedToken, Grant, NewToken, Token, TokenRefusal, Tokens};

@@ -6,6 +6,7 @@ use consign_common::{
     name::Id,
     time::{Clock, UnixMs},
     tls::Subject,
+    wire,
 };
 use consign_proto::v1::{
     EnrollRequest, EnrollResponse, RenewRequest, RenewResponse, enrolment_server::Enrolment,
@@ -21,10 +22,6 @@ use crate::{
     store::{Store, StoreError},
     trust_roots::{MESSAGE_BUDGET, TrustRoots},
 };
-
-/// Labels of a server, and bytes of a label's key or value.
-const LABELS: usize = 64;
-const LABEL_BYTES: usize = 253;
 
 /// Makes identities.
 #[derive(Clone, Debug)]
@@ -45,7 +42,7 @@ impl Enrolment for Enroller {
             Some(Peer::Local { .. }) | None => return Err(Status::internal("the peer has no address")),
         };
         let request = request.into_inner();
-        check_labels(&request.labels).map_err(Status::invalid_argument)?;
+        wire::labels(request.labels.clone()).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let now = self.clock.now();
         let token = self
             .tokens
@@ -159,23 +156,6 @@ fn identity(grant: &Grant) -> Result<(Identity, Subject), Status> {
             Ok((Identity::Operator { name: name.clone() }, subject))
         }
     }
-}
-
-pub fn check_labels<'a>(
-    labels: impl IntoIterator<Item = (&'a String, &'a String)>,
-) -> Result<(), &'static str> {
-    let mut count = 0;
-    for (key, value) in labels {
-        count += 1;
-        let word = |text: &str| {
-            text.len() <= LABEL_BYTES
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/'))
-        };
-        if count > LABELS || key.is_empty() || !word(key) || !word(value) {
-            return Err("labels: at most 64, keys and values of at most 253 letters, digits and . - _ /");
-        }
-    }
-    Ok(())
 }
 
 /// What the caller is told. A database's own words stay here; "denied" is what the access layer says and nobody else.

@@ -7,6 +7,7 @@ use consign_common::{
     name::{App, Environment, Id, ServerName},
     time::UnixMs,
     trust::{OrderingNumber, TrustRoot},
+    wire,
 };
 use consign_proto::v1::{self, AgentMessage, CoordinatorMessage, agent_message, coordinator_message::Kind};
 use tokio::{
@@ -33,8 +34,7 @@ const SILENT: Duration = Duration::from_secs(45);
 const STUCK: Duration = Duration::from_secs(30);
 /// How often a living session is noted durably.
 const NOTE: Duration = Duration::from_secs(60);
-/// Of what an agent says of its server: labels, apps, and bytes of a text.
-const LABELS: usize = 64;
+/// Of what an agent says of its server: apps, and characters of a text.
 const APPS: usize = 1000;
 const TEXT: usize = 253;
 
@@ -297,8 +297,8 @@ async fn note(parts: &AgentParts, server: &ServerName, offset: i64) {
 /// What the agent says of its server, checked and cut.
 fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Status> {
     let cut = |text: &str| text.chars().take(TEXT).collect::<String>();
-    if hello.labels.len() > LABELS || hello.apps.len() > APPS {
-        return Err(invalid(format!("a hello with more than {LABELS} labels or {APPS} apps")));
+    if hello.apps.len() > APPS {
+        return Err(invalid(format!("a hello with more than {APPS} apps")));
     }
     let mut apps = BTreeMap::new();
     for state in &hello.apps {
@@ -317,7 +317,7 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
         apps.insert(state.app.parse().map_err(invalid)?, report);
     }
     let report = Report {
-        labels: hello.labels.iter().map(|(key, value)| (cut(key), cut(value))).collect(),
+        labels: wire::labels(hello.labels.clone()).map_err(invalid)?,
         agent_version: cut(&hello.agent_version),
         os: cut(&hello.os),
         arch: cut(&hello.arch),

@@ -3,7 +3,7 @@
 
 use std::{fmt, io::ErrorKind};
 
-use consign_common::trust::Refusal;
+use consign_common::{trust::Refusal, wire::REFUSAL_METADATA};
 use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
@@ -22,12 +22,11 @@ fn internal(error: &dyn fmt::Display) -> Status {
     Status::internal("the coordinator could not do it; its log says why")
 }
 
-/// Metadata of a status that is a refusal by a rule of the trust documents: the rule's name.
-const REFUSAL: &str = "consign-refusal";
-
-fn refused(refusal: &Refusal) -> Status {
+pub(super) fn refused(refusal: &Refusal) -> Status {
     let mut status = Status::failed_precondition(format!("{}: {refusal}", refusal.code()));
-    status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(refusal.code()));
+    if refusal.is_of_trust() {
+        status.metadata_mut().insert(REFUSAL_METADATA, MetadataValue::from_static(refusal.code()));
+    }
     status
 }
 

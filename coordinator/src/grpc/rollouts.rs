@@ -6,20 +6,21 @@ use consign_common::{name::ServerName, time::UnixMs};
 use consign_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Status, metadata::MetadataValue};
+use tonic::Status;
 
-use super::{Answers, Caller, Role, Rollouts, answer::invalid};
+use super::{
+    Answers, Caller, Role, Rollouts,
+    answer::{invalid, refused},
+};
 use crate::{
     fleet::Sessions,
-    rollout::{Kind, Member, is_gate},
+    rollout::{Kind, Member},
     rollouts::{
         Again, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output, RollbackOf,
         RollbackRequest, Shown, StartRequest, StepView, Until, Update,
     },
 };
 
-/// In the metadata of an answer that a gate refused, with the refusal's name: exit code 6.
-const REFUSAL: &str = "consign-refusal";
 /// Characters of a reason that an operator gives.
 const REASON: usize = 500;
 /// Waves of a rollout: nobody wrote more by hand.
@@ -247,13 +248,7 @@ impl From<NotStarted> for Status {
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }
             | NotStarted::Ended { .. } => Self::failed_precondition(message),
-            NotStarted::Refused(refusal) => {
-                let mut status = Self::failed_precondition(message);
-                if is_gate(refusal.code()) {
-                    status.metadata_mut().insert(REFUSAL, MetadataValue::from_static(refusal.code()));
-                }
-                status
-            }
+            NotStarted::Refused(refusal) => refused(refusal),
             NotStarted::Failed(error) => {
                 tracing::error!(%error, "request failed");
                 Self::internal("the coordinator could not do it; its log says why")

@@ -20,5 +20,5 @@ mod waves;
 
 pub use engine::{Candidate, Command, Event, News, Presence, apply, plan};
 pub use state::{End, Kind, Member, Phase, Rollout, ServerState};
-pub use verdict::{Final, Verdict, is_gate};
+pub use verdict::{Final, Verdict};
 pub use waves::{InvalidWaves, Target, cumulative};

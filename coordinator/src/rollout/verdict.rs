@@ -2,6 +2,7 @@
 //!
 //! The codes are documented for scripts; where several fit, the first of 6, 7 (unknown), 5, 4, 3, 7 (partial), 0 holds.
 
+use consign_common::trust::Refusal;
 use serde::{Deserialize, Serialize};
 
 use super::state::{End, Kind, Member, Phase, Rollout};
@@ -119,32 +120,5 @@ fn changed_and_not_back(end: &End) -> bool {
 }
 
 fn refused_by_gate(end: &End) -> bool {
-    matches!(end, End::Refused { code, .. } if is_gate(code))
-}
-
-/// Whether a refusal of this name is about what is, or is not, signed or allowed; other refusals are failures.
-pub fn is_gate(code: &str) -> bool {
-    [
-        "signature-missing",
-        "signature-invalid",
-        "statement-missing",
-        "wrong-subject",
-        "app-unknown",
-        "environment-unknown",
-        "gate-unsupported",
-        "wrong-environment",
-        "coordinator-unknown",
-        "older",
-        "used-up",
-        "far-future",
-        "wrong-epoch",
-        "below-floor",
-        "revoked",
-        "trust-root-expired",
-        "trust-root-invalid",
-        "app-not-allowed",
-        "user-not-allowed",
-        "unit-not-allowed",
-    ]
-    .contains(&code)
+    matches!(end, End::Refused { code, .. } if Refusal::TRUST_CODES.contains(&code.as_str()))
 }
