@@ -106,7 +106,7 @@ fn power_lost_mid_step() {
 fn supervisor_killed_mid_step() {
     let (scene, rollout) = mid_step();
     let host = &scene.fleet.hosts[0];
-    host.exec("pkill -KILL -f 'consign-agent supervise'");
+    host.exec("systemctl kill -s KILL --kill-whom=main 'consign-deployment-*.service'");
     let (code, text) = followed(rollout);
     assert_eq!(code, 7, "{text}");
     // Nothing of the attempt is left, and it did not go on.
