@@ -4,11 +4,13 @@ mod agent;
 mod artifact;
 mod coordinator;
 mod operator;
+mod production;
 
 pub use agent::Agent;
 pub use artifact::{Notes, write_tree};
 pub use coordinator::Coordinator;
 pub use operator::{Operator, Ran};
+pub use production::{LONG, Production, SLOW};
 
 use std::path::PathBuf;
 

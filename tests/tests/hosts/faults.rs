@@ -2,12 +2,14 @@
 
 use std::{process::Child, time::Duration};
 
-use crate::scene::{LONG, SLOW, Scene};
-use consign_tests::wait::until;
+use consign_tests::{
+    scene::{LONG, Production, SLOW},
+    wait::until,
+};
 
 /// A scene with 1.0.0 deployed and 1.1.0, which has the slow step, on its way and in the middle of that step.
-fn mid_step() -> (Scene, Child) {
-    let scene = Scene::boot(&["web-1"]);
+fn mid_step() -> (Production, Child) {
+    let scene = Production::boot(&["web-1"]);
     scene.publish("1.0.0", "0.13.3", &["001-notes.sql"], "");
     scene.publish("1.1.0", "0.13.4", &["001-notes.sql"], SLOW);
     assert_eq!(scene.roll_out("1.0.0").code, 0);
@@ -26,7 +28,7 @@ fn followed(rollout: Child) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-fn assert_went_through(scene: &Scene, rollout: Child) {
+fn assert_went_through(scene: &Production, rollout: Child) {
     let (code, text) = followed(rollout);
     assert_eq!(code, 0, "{text}");
     assert_eq!(text.lines().filter(|line| line.ends_with("tick 40")).count(), 1, "{text}");

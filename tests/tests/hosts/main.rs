@@ -4,5 +4,4 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 mod faults;
-mod scene;
 mod story;

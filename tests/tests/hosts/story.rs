@@ -1,10 +1,10 @@
 //! The main job: first deployment, upgrade, skipped migration, a version that fails and returns, a rollback.
 
-use crate::scene::Scene;
+use consign_tests::scene::Production;
 
 #[test]
 fn three_servers_from_first_deployment_to_rollback() {
-    let scene = Scene::boot(&["web-1", "web-2", "web-3"]);
+    let scene = Production::boot(&["web-1", "web-2", "web-3"]);
     scene.publish("1.0.0", "0.13.3", &["001-notes.sql"], "");
     scene.publish("1.1.0", "0.13.4", &["001-notes.sql"], "");
     scene.publish_with("1.2.0", "0.13.4", &["001-notes.sql", "002-index.sql"], "", &[("BROKEN", "yes")]);
@@ -66,7 +66,7 @@ fn three_servers_from_first_deployment_to_rollback() {
 
 #[test]
 fn a_wave_stops_before_the_others_are_touched() {
-    let scene = Scene::boot(&["web-1", "web-2", "web-3"]);
+    let scene = Production::boot(&["web-1", "web-2", "web-3"]);
     scene.publish("1.0.0", "0.13.3", &["001-notes.sql"], "");
     scene.publish_with("1.1.0", "0.13.4", &["001-notes.sql"], "", &[("BROKEN", "yes")]);
     assert_eq!(scene.roll_out("1.0.0").code, 0);

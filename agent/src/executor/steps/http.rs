@@ -9,8 +9,8 @@ use super::{AttemptLog, until};
 const REQUEST: Duration = Duration::from_secs(10);
 /// What is read of a body to look for `contains`.
 const BODY_BYTES: u64 = 1 << 20;
-/// What is told of a body.
-const TOLD_BYTES: usize = 300;
+/// Characters of a wrong answer that are told: enough to know whose it is, short enough for a table.
+const TOLD_CHARACTERS: usize = 80;
 
 pub(super) async fn run(check: &HttpCheck, log: &AttemptLog) -> Result<(), String> {
     until(check.within, log, |left| {
@@ -56,9 +56,12 @@ fn ask(check: &HttpCheck, within: Duration) -> Result<String, String> {
 
 /// The beginning, in one line; where it is shown it is escaped again.
 fn excerpt(body: &str) -> String {
-    let mut short: String = body.chars().filter(|c| !c.is_control()).take(TOLD_BYTES).collect();
-    if short.is_empty() {
-        short.push_str("(empty)");
+    let words: Vec<&str> =
+        body.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(TOLD_CHARACTERS) {
+        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
+        None if line.is_empty() => "(empty)".to_owned(),
+        None => line,
     }
-    short
 }

@@ -2,17 +2,17 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use consign_tests::{
+use super::{Coordinator, Notes, Operator, Ran, binary, write_tree};
+use crate::{
     hosts::{Fleet, Host},
-    scene::{Coordinator, Notes, Operator, Ran, binary, write_tree},
     wait::until,
 };
 
 /// Long enough for two busy cores.
-pub(crate) const LONG: Duration = Duration::from_secs(120);
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// A step that takes ten seconds, tells what it does, and leaves a trace of having begun and ended.
-pub(crate) const SLOW: &str = r#"
+pub const SLOW: &str = r#"
 [[step]]
 name = "slow"
 shell = """
@@ -24,16 +24,16 @@ user = "notes"
 "#;
 
 #[derive(Debug)]
-pub(crate) struct Scene {
-    pub(crate) operator: Operator,
-    pub(crate) coordinator: Coordinator,
-    pub(crate) fleet: Fleet,
+pub struct Production {
+    pub operator: Operator,
+    pub coordinator: Coordinator,
+    pub fleet: Fleet,
     notes: Notes,
     directory: tempfile::TempDir,
 }
 
-impl Scene {
-    pub(crate) fn boot(names: &[&str]) -> Self {
+impl Production {
+    pub fn boot(names: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notes = Notes::fetch();
         let fleet = Fleet::boot(names);
@@ -77,11 +77,11 @@ impl Scene {
     }
 
     /// Packs and publishes a version of `notes`.
-    pub(crate) fn publish(&self, version: &str, bottle: &str, migrations: &[&str], between: &str) {
+    pub fn publish(&self, version: &str, bottle: &str, migrations: &[&str], between: &str) {
         self.publish_with(version, bottle, migrations, between, &[]);
     }
 
-    pub(crate) fn publish_with(
+    pub fn publish_with(
         &self,
         version: &str,
         bottle: &str,
@@ -95,7 +95,7 @@ impl Scene {
     }
 
     /// A rollout to all of production, followed to its end.
-    pub(crate) fn roll_out(&self, version: &str) -> Ran {
+    pub fn roll_out(&self, version: &str) -> Ran {
         let ran = self.operator.run(&[
             "rollout",
             "start",
@@ -109,21 +109,21 @@ impl Scene {
     }
 
     /// The newest rollout, as `consign rollout show --output json` tells it.
-    pub(crate) fn newest(&self) -> serde_json::Value {
+    pub fn newest(&self) -> serde_json::Value {
         let list = self.operator.json(&["rollout", "list"]);
         let id = list[0]["id"].as_str().unwrap().to_owned();
         self.operator.json(&["rollout", "show", &id])
     }
 
     /// What the server's step printed, as the coordinator keeps it.
-    pub(crate) fn log_of(&self, server: &str, step: &str) -> Vec<String> {
+    pub fn log_of(&self, server: &str, step: &str) -> Vec<String> {
         let id = self.newest()["id"].as_str().unwrap().to_owned();
         let text = self.operator.ok(&["rollout", "logs", &id, "--server", server, "--step", step]);
         text.lines().map(str::to_owned).collect()
     }
 
     /// What answers on the server's own port.
-    pub(crate) fn serves(&self, host: &Host) -> String {
+    pub fn serves(&self, host: &Host) -> String {
         until("the app answers", LONG, || {
             let output = host.try_exec("curl -s -f http://127.0.0.1:8080/healthz");
             if output.code == 0 { Ok(output.stdout) } else { Err(output) }
@@ -131,7 +131,7 @@ impl Scene {
     }
 
     /// Waits until the slow step of this version has begun.
-    pub(crate) fn wait_mid_step(&self, host: &Host, version: &str) {
+    pub fn wait_mid_step(&self, host: &Host, version: &str) {
         until("the slow step has begun", LONG, || {
             let effects = fs::read_to_string(host.path("/srv/notes/shared/data/effects")).unwrap_or_default();
             if effects.contains(&format!("begin {version}\n")) { Ok(()) } else { Err(effects) }
@@ -139,7 +139,7 @@ impl Scene {
     }
 
     /// The slow step ran exactly once, whole, and every line of its output is there once and in order.
-    pub(crate) fn assert_slow_once(&self, host: &Host, version: &str) {
+    pub fn assert_slow_once(&self, host: &Host, version: &str) {
         let effects = fs::read_to_string(host.path("/srv/notes/shared/data/effects")).unwrap();
         assert_eq!(effects.matches(&format!("begin {version}\n")).count(), 1, "{effects}");
         assert_eq!(effects.matches(&format!("end {version}\n")).count(), 1, "{effects}");
