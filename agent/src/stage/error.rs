@@ -19,6 +19,11 @@ pub enum StageError {
     Mismatch { why: String },
     #[error("{path} is in the way: it is not what consign put there")]
     InTheWay { path: PathBuf },
+    #[error(
+        "{path} can be written by others than the agent's user, who could change what was verified before it runs; \
+         make it root's alone (`chown root:root {path}; chmod 755 {path}`), what the app writes belongs in shared/"
+    )]
+    OpenToOthers { path: PathBuf },
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
 }
@@ -32,6 +37,7 @@ impl StageError {
             Self::UserMissing { .. } => "user-missing",
             Self::Mismatch { .. } => "pack-mismatch",
             Self::InTheWay { .. } => "in-the-way",
+            Self::OpenToOthers { .. } => "open-to-others",
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => "disk-full",
             Self::Io { .. } => "staging-failed",
         }

@@ -1,6 +1,7 @@
 //! An app's directory on this server: its releases, `shared/`, and the `current` link.
 
 use std::{
+    ffi::OsStr,
     io,
     os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
@@ -39,8 +40,12 @@ impl AppDirectory {
         let path = apps.join(app.as_str());
         let error = |path: &Path| StageError::io("cannot use the directory", path);
         let apps_dir = Dir::open_ambient_dir(apps, ambient_authority()).map_err(error(apps))?;
+        check_owner(&apps_dir, apps)?;
         let root = open_or_create(&apps_dir, app.as_str()).map_err(error(&path))?;
-        let releases = open_or_create(&root, "releases").map_err(error(&path.join("releases")))?;
+        check_owner(&root, &path)?;
+        let releases_path = path.join("releases");
+        let releases = open_or_create(&root, "releases").map_err(error(&releases_path))?;
+        check_owner(&releases, &releases_path)?;
         drop(open_or_create(&root, "shared").map_err(error(&path.join("shared")))?);
         Ok(Self { path, root, releases })
     }
@@ -136,8 +141,9 @@ impl AppDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        make_removable(&tree)?;
-        tree.remove_open_dir_all()
+        rustix::fs::fchmod(handle(&tree)?, Mode::RWXU)?;
+        empty(&tree)?;
+        self.releases.remove_dir(name)
     }
 
     /// Removes the oldest releases beyond `keep`, but none of `protected`. Returns what was removed.
@@ -204,18 +210,69 @@ fn open_or_create(parent: &Dir, name: &str) -> io::Result<Dir> {
     }
 }
 
-/// Directories of a release may be read-only, and then nothing in them can be removed.
-fn make_removable(tree: &Dir) -> io::Result<()> {
-    rustix::fs::fchmod(handle(tree)?, Mode::from_raw_mode(0o755))?;
-    for entry in tree.entries()? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            // Opening would fail for a directory without r-x, which only an app can have made.
-            let mode =
-                cap_std::fs::Permissions::from_std(std::os::unix::fs::PermissionsExt::from_mode(0o755));
-            tree.set_permissions(entry.file_name(), mode)?;
-            make_removable(&entry.open_dir()?)?;
+/// Whoever may write here can put something else in the place of what was verified, before it runs. Without root there
+/// is nobody to keep out but strangers: the steps run as the agent does.
+fn check_owner(directory: &Dir, path: &Path) -> Result<(), StageError> {
+    let found = handle(directory)
+        .and_then(|directory| Ok(rustix::fs::fstat(directory)?))
+        .map_err(StageError::io("cannot look at", path))?;
+    let others = Mode::from_raw_mode(found.st_mode);
+    let is_ours = if rustix::process::geteuid().is_root() {
+        found.st_uid == 0 && !others.intersects(Mode::WGRP | Mode::WOTH)
+    } else {
+        !others.contains(Mode::WOTH)
+    };
+    if is_ours { Ok(()) } else { Err(StageError::OpenToOthers { path: path.to_owned() }) }
+}
+
+/// Empties a directory without ever going more than one level down: what an app made in its writable paths may be nested
+/// deeper than a stack or the table of open files goes.
+fn empty(tree: &Dir) -> io::Result<()> {
+    let mut moved = 0;
+    loop {
+        let mut was_empty = true;
+        for entry in tree.entries()? {
+            let entry = entry?;
+            was_empty = false;
+            if entry.file_type()?.is_dir() {
+                lift(tree, &entry.file_name(), &mut moved)?;
+            } else {
+                tree.remove_file(entry.file_name())?;
+            }
+        }
+        if was_empty {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Removes a directory of `tree`, after its own directories have come up beside it.
+fn lift(tree: &Dir, name: &OsStr, moved: &mut u64) -> io::Result<()> {
+    make_writable(tree, name)?;
+    let directory = tree.open_dir(name)?;
+    for entry in directory.entries()? {
+        let entry = entry?;
+        let below = entry.file_name();
+        if !entry.file_type()?.is_dir() {
+            directory.remove_file(below)?;
+            continue;
+        }
+        // A directory that changes its parent is written to.
+        make_writable(&directory, &below)?;
+        let place = loop {
+            let place = format!(".{moved}");
+            *moved += 1;
+            if tree.symlink_metadata(&place).is_err() {
+                break place;
+            }
+        };
+        directory.rename(below, tree, place)?;
+    }
+    tree.remove_dir(name)
+}
+
+/// Directories of a release may be read-only, and then nothing in them can be removed.
+fn make_writable(parent: &Dir, name: &OsStr) -> io::Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    parent.set_permissions(name, cap_std::fs::Permissions::from_std(mode))
 }

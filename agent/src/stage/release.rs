@@ -126,7 +126,9 @@ impl<'a> Staging<'a> {
         let temporary = format!(".staging-{}", release_name(&form.manifest.version, form.digest));
         let path = app.release_path(&temporary);
         app.remove_tree(&temporary).map_err(StageError::io("cannot remove the leftover", &path))?;
-        app.releases().create_dir(&temporary).map_err(StageError::io("cannot create", &path))?;
+        // Closed to everybody until `finish` has dressed all of it, so that nobody plants anything between.
+        rustix::fs::mkdirat(app.releases(), temporary.as_str(), Mode::RWXU)
+            .map_err(|error| StageError::io("cannot create", &path)(error.into()))?;
         let tree = app.releases().open_dir(&temporary).map_err(StageError::io("cannot open", &path))?;
         let staging = Self { form, app, temporary, tree, open: None };
         for entry in &form.manifest.entries {

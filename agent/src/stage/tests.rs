@@ -47,6 +47,8 @@ struct Case {
     user: Privilege,
 }
 
+mod hostile;
+
 impl Case {
     fn new() -> Self {
         let apps = tempfile::tempdir().unwrap();

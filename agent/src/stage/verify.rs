@@ -58,7 +58,7 @@ pub fn verify(release: &Dir, manifest: &Manifest, plan: &Plan) -> io::Result<Vec
     let mut drift = Vec::new();
     walk(release, "", &mut |directory, name, path| {
         if own(path) {
-            return Ok(());
+            return Ok(Descend::No);
         }
         match expected.remove(path) {
             Some(entry) => {
@@ -68,7 +68,7 @@ pub fn verify(release: &Dir, manifest: &Manifest, plan: &Plan) -> io::Result<Vec
             None if !leads_to_own(path, plan) => drift.push(Drift::Added { path: path.to_owned() }),
             None => {}
         }
-        Ok(())
+        Ok(Descend::Yes)
     })?;
     let missing = expected.into_keys().filter(|path| !own(path));
     drift.extend(missing.map(|path| Drift::Missing { path: path.to_owned() }));
@@ -80,19 +80,25 @@ fn leads_to_own(path: &str, plan: &Plan) -> bool {
     plan.shared.iter().chain(&plan.writable).any(|own| is_at_or_below(own, path))
 }
 
+/// Nothing of the app's own is walked through: it may be nested deeper than a stack or the table of open files goes.
+enum Descend {
+    Yes,
+    No,
+}
+
 fn walk(
     directory: &Dir,
     path: &str,
-    visit: &mut impl FnMut(&Dir, &str, &str) -> io::Result<()>,
+    visit: &mut impl FnMut(&Dir, &str, &str) -> io::Result<Descend>,
 ) -> io::Result<()> {
     for entry in directory.entries()? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
-        visit(directory, &name, &below)?;
-        if entry.file_type()?.is_dir() {
-            walk(&entry.open_dir()?, &below, visit)?;
+        match visit(directory, &name, &below)? {
+            Descend::Yes if entry.file_type()?.is_dir() => walk(&entry.open_dir()?, &below, visit)?,
+            Descend::Yes | Descend::No => {}
         }
     }
     Ok(())
