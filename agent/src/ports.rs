@@ -81,11 +81,12 @@ pub trait Fetch: Send + Sync + fmt::Debug {
     fn manifest(&self, digest: Sha256) -> impl Future<Output = Result<Vec<u8>, FetchError>> + Send;
 
     /// Appends the pack's bytes from the file's present length on, so that a broken transfer goes on where it ended.
-    /// Calls `progress(have, total)`.
+    /// Calls `progress(have, total)`. One that is longer than `limit` is refused before it is written.
     fn pack(
         &self,
         from: Option<Sha256>,
         to: Sha256,
+        limit: u64,
         into: PathBuf,
         progress: impl Fn(u64, u64) + Send + Sync,
     ) -> impl Future<Output = Result<(), FetchError>> + Send;

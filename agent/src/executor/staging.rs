@@ -145,7 +145,9 @@ where
         };
         let mut waited = Duration::ZERO;
         loop {
-            let fetched = self.site.fetch.pack(None, self.work.digest, pack.to_owned(), &progress).await;
+            let limit = pack_limit(self.work.manifest.total_bytes());
+            let fetched =
+                self.site.fetch.pack(None, self.work.digest, limit, pack.to_owned(), &progress).await;
             let error = match fetched {
                 Ok(()) => return Ok(fs::metadata(pack).map_or(0, |file| file.len())),
                 Err(error) => error,
@@ -232,6 +234,12 @@ where
             Err(Failed::Refused { code: "staging-failed".to_owned(), message: error.to_string() })
         })
     }
+}
+
+/// The most that a pack of so many bytes of files can be, with what framing and incompressible content add. The signed
+/// manifest says how many they are, so that no coordinator fills this server's disk with others.
+fn pack_limit(files: u64) -> u64 {
+    files.saturating_add(files / 128).saturating_add(1 << 20)
 }
 
 fn not_fetched(error: &FetchError) -> Failed {

@@ -74,16 +74,11 @@ impl Fetcher {
         Ok(Transfer { stream: answer.map_err(refused)?.into_inner(), offset, total: None })
     }
 
-    /// The most that a pack can be: its files, and what framing and incompressible content add to them.
-    fn pack_limit(&self) -> u64 {
-        let files = self.limits.total_bytes;
-        files.saturating_add(files / 128).saturating_add(16 << 20)
-    }
-
     /// One try, from the file's present length on. `Ok` when the file is whole.
     async fn pack_once(
         &self,
         what: What,
+        limit: u64,
         into: &Path,
         progress: &(impl Fn(u64, u64) + Send + Sync),
     ) -> Result<(), FetchError> {
@@ -99,7 +94,7 @@ impl Fetcher {
             }
             other => other?,
         };
-        while let Some(piece) = transfer.next(self.pack_limit()).await? {
+        while let Some(piece) = transfer.next(limit).await? {
             file.write_all(&piece.data).await.map_err(io)?;
             progress(transfer.offset, piece.total);
         }
@@ -125,6 +120,7 @@ impl Fetch for Fetcher {
         &self,
         from: Option<Sha256>,
         to: Sha256,
+        limit: u64,
         into: PathBuf,
         progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<(), FetchError> {
@@ -135,7 +131,7 @@ impl Fetch for Fetcher {
         let mut fruitless = 0;
         loop {
             let before = length(&into).await;
-            let error = match self.pack_once(what.clone(), &into, &progress).await {
+            let error = match self.pack_once(what.clone(), limit, &into, &progress).await {
                 Ok(()) => return Ok(()),
                 Err(error @ FetchError::Unreachable(_)) => error,
                 Err(error) => return Err(error),
@@ -167,7 +163,9 @@ impl Transfer {
         let message = timeout(STALLED, self.stream.message()).await.map_err(|_| stalled())?;
         let Some(Chunk { offset, data, total }) = message.map_err(refused)? else { return Ok(None) };
         let end = self.offset.saturating_add(data.len() as u64);
-        if offset != self.offset || data.len() > CHUNK_BYTES || end > total {
+        // An empty one may tell the length; more of them would go on for ever.
+        let is_idle = data.is_empty() && self.total.is_some();
+        if offset != self.offset || data.len() > CHUNK_BYTES || end > total || is_idle {
             return Err(FetchError::Malformed(format!("{} bytes at {offset} of {total}", data.len())));
         }
         if self.total.replace(total).is_some_and(|before| before != total) {

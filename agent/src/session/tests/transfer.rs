@@ -16,7 +16,7 @@ async fn a_cut_transfer_goes_on_where_it_ended() {
     let world = World::new(|coordinator| coordinator.cut = Arc::new(2.into())).await;
     let fetcher = fetcher(&world, ArtifactLimits::default());
     let into = world.dir.path().join("pack");
-    fetcher.pack(None, Sha256::of(b"x"), into.clone(), |_, _| {}).await.unwrap();
+    fetcher.pack(None, Sha256::of(b"x"), u64::MAX, into.clone(), |_, _| {}).await.unwrap();
     assert_eq!(std::fs::read(into).unwrap(), *world.coordinator.pack);
     assert_eq!(*world.coordinator.fetched_from.lock().unwrap(), [0, 3000, 6000]);
 }
@@ -27,7 +27,7 @@ async fn a_longer_file_than_the_pack_is_begun_again() {
     let into = world.dir.path().join("pack");
     std::fs::write(&into, vec![0; 100_000]).unwrap();
     fetcher(&world, ArtifactLimits::default())
-        .pack(None, Sha256::of(b"x"), into.clone(), |_, _| {})
+        .pack(None, Sha256::of(b"x"), u64::MAX, into.clone(), |_, _| {})
         .await
         .unwrap();
     assert_eq!(std::fs::read(into).unwrap(), *world.coordinator.pack);
