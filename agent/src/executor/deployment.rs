@@ -44,6 +44,12 @@ use crate::{
 };
 
 const INPUTS: usize = 16;
+/// Bytes of a text in an event. What an artifact or a file's name says may be long, and an event that does not fit into
+/// the journal would end the agent, again after every restart.
+const MESSAGE: usize = 4096;
+const INPUT: usize = 256;
+/// Bytes of all inputs of one condition.
+const INPUTS_TOLD: usize = 16 << 10;
 const NO_STEP: &str = "the plan has no such step";
 /// Until a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
@@ -207,8 +213,8 @@ where
             Command::Release(attempt) => self.release(attempt),
             Command::Rejoin(begun) => {
                 let attempt = begun.attempt;
-                if let Err(message) = self.rejoin(begun) {
-                    self.refuse(attempt, message);
+                if let Err(because) = self.rejoin(begun) {
+                    self.abandon(attempt, because);
                 }
             }
             Command::Cancel(attempt) => self.cancel(attempt),
@@ -219,7 +225,7 @@ where
                         self.restored = Some(Arc::new(work));
                         Input::Restorable { steps }
                     }
-                    Err(because) => Input::NotRestorable { because },
+                    Err(because) => Input::NotRestorable { because: brief(&because, MESSAGE) },
                 };
                 self.answer(input);
             }
@@ -291,8 +297,18 @@ where
 
     /// Nothing was executed.
     fn refuse(&mut self, attempt: Attempt, message: String) {
-        let failure = Failure::Exec { message };
+        let failure = Failure::Exec { message: brief(&message, MESSAGE) };
         self.answer(attempts::finished(attempt, Exit::of(StepOutcome::Failed { failure })));
+    }
+
+    /// It may run, and cannot be asked about: it is ended, and nobody knows how far it came.
+    fn abandon(&mut self, attempt: Attempt, because: String) {
+        let (site, directory) = (self.site.clone(), self.directory());
+        self.spawn(async move {
+            site.processes.cancel(&directory, attempt).await;
+            let because = brief(&because, MESSAGE);
+            attempts::finished(attempt, Exit::of(StepOutcome::Unknown { because }))
+        });
     }
 
     fn release(&mut self, attempt: Attempt) {
@@ -375,9 +391,10 @@ where
             if evaluation.value {
                 return Ok(Verdict::Run);
             }
-            Ok(Verdict::Skip { expression: condition.text().to_owned(), inputs: evaluation.inputs })
+            let inputs = brief_inputs(evaluation.inputs);
+            Ok(Verdict::Skip { expression: condition.text().to_owned(), inputs })
         };
-        evaluated().unwrap_or_else(|message: String| Verdict::Invalid { message })
+        evaluated().unwrap_or_else(|message: String| Verdict::Invalid { message: brief(&message, MESSAGE) })
     }
 
     fn facts<'a>(
@@ -591,6 +608,24 @@ async fn current<F, P, R>(
         Some(installed) => Ok(Some(installed.manifest)),
         None => site.journal.artifact_in(app, &release).await,
     }
+}
+
+fn brief(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+fn brief_inputs(inputs: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut left = INPUTS_TOLD;
+    let told = |(name, value): (String, String)| {
+        let value = brief(&value, INPUT.min(left));
+        left = left.saturating_sub(value.len());
+        (name, value)
+    };
+    inputs.into_iter().map(told).collect()
 }
 
 fn name_of(result: &StepOutcome) -> &'static str {
