@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -76,6 +76,7 @@ impl LockedState {
     pub fn open(root: &Path) -> Result<Self, StateError> {
         let io = |source| StateError::Io { path: root.into(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io)?;
+        close_to_others(root).map_err(io)?;
         let lock = lock(root)?;
         match read_version(root)? {
             Some(_) => {}
@@ -86,6 +87,23 @@ impl LockedState {
         }
         Ok(Self { paths: StatePaths::new(root), _lock: lock })
     }
+}
+
+/// One that was there already may have been made with another mode: orders, logs and keys are nobody else's business.
+fn close_to_others(root: &Path) -> io::Result<()> {
+    let found = fs::metadata(root)?;
+    let own = rustix::process::geteuid();
+    if found.uid() != own.as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to user {}, the agent runs as user {}",
+            found.uid(),
+            own.as_raw()
+        )));
+    }
+    if found.mode() & 0o077 != 0 {
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// The version of the state; `None` where there is no state yet. A newer one is an error.
