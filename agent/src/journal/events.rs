@@ -77,13 +77,18 @@ impl Journal {
             .collect()
     }
 
-    /// The coordinator has everything up to `sequence`. May come twice and out of order: the highest stands.
+    /// The coordinator has everything up to `sequence`. May come twice and out of order: the highest stands. What has not
+    /// happened yet cannot be acknowledged.
     pub async fn acknowledge(&self, deployment: &Id, sequence: u64) -> Result<(), JournalError> {
-        sqlx::query("UPDATE deployments SET acknowledged = max(acknowledged, ?) WHERE id = ?")
-            .bind(from_u64(sequence))
-            .bind(deployment.as_str())
-            .execute(self.pool())
-            .await?;
+        sqlx::query(
+            "UPDATE deployments SET acknowledged = max(acknowledged,
+               min(?, (SELECT coalesce(max(sequence), 0) FROM events WHERE deployment = deployments.id)))
+             WHERE id = ?",
+        )
+        .bind(from_u64(sequence))
+        .bind(deployment.as_str())
+        .execute(self.pool())
+        .await?;
         Ok(())
     }
 

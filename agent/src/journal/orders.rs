@@ -15,6 +15,9 @@ use super::{
     events,
 };
 
+/// Of the newest orders those that were refused are kept.
+const REFUSALS_KEPT: i64 = 1000;
+
 /// An order as it came, and under which trust root it was judged.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -111,10 +114,25 @@ impl Journal {
         Ok(write.commit().await?)
     }
 
-    /// Keeps why an order was refused, so that the same answer is given when it is sent again.
+    /// Keeps why an order was refused, so that the same answer is given when it is sent again. Of one that another took
+    /// the id of while it was judged nothing is kept. Only the newest are: whoever sends orders that are refused does not
+    /// fill the disk with them.
     pub async fn refuse(&self, order: &Received, code: &str, message: &str) -> Result<(), JournalError> {
         let mut write = self.write().await?;
+        let taken: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM orders WHERE id = ?)")
+            .bind(order.id.as_str())
+            .fetch_one(&mut *write)
+            .await?;
+        if taken {
+            return Ok(());
+        }
         insert(&mut write, order, Some((code, message))).await?;
+        sqlx::query(
+            "DELETE FROM orders WHERE refused_code IS NOT NULL AND rowid <= (SELECT max(rowid) FROM orders) - ?",
+        )
+        .bind(REFUSALS_KEPT)
+        .execute(&mut *write)
+        .await?;
         Ok(write.commit().await?)
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Declined {
     Rule(#[from] Refusal),
     #[error("{app} is being deployed already (deployment {deployment})")]
     Busy { app: String, deployment: Id },
+    #[error("the deployment {deployment} has been cancelled often enough")]
+    Cancelling { deployment: Id },
     #[error("there is no deployment {deployment} to cancel on this server")]
     NotRunning { deployment: Id },
     #[error("the manifest {digest} could not be fetched: {source}")]
@@ -40,6 +42,7 @@ impl Declined {
         match self {
             Self::Rule(refusal) => refusal.code(),
             Self::Busy { .. } => "busy",
+            Self::Cancelling { .. } => "cancelling",
             Self::NotRunning { .. } => "not-running",
             Self::Fetch { .. } => "fetch-failed",
             Self::Documents(DocumentsError::Io { source, .. })

@@ -12,7 +12,10 @@ use consign_common::{
     deployment::DeploymentOutcome,
     limits::ORDER_BYTES,
     name::{App, Id},
-    trust::{Order, OrderKind, authorize::authorize_control},
+    trust::{
+        Order, OrderKind,
+        authorize::{authorize_approach, authorize_control},
+    },
 };
 use tokio::{
     sync::mpsc,
@@ -30,6 +33,9 @@ use crate::{
     journal::{JournalError, Known},
     ports::{Fetch, Inbound, Outbound},
 };
+
+/// Cancels that one deployment is told of, each an event in the journal; more change nothing.
+const CANCELS: u32 = 8;
 
 /// The agent must end: what it did next would not be known after a restart.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +57,8 @@ struct Slot {
     inbox: Option<mpsc::Sender<Input>>,
     /// Came before it ran.
     cancel: Option<Input>,
+    /// Cancels that it was given.
+    cancels: u32,
     /// The deployment has ended, and tidies up.
     ending: Arc<AtomicBool>,
     /// Came while it tidied up.
@@ -59,7 +67,7 @@ struct Slot {
 
 impl Slot {
     fn new(deployment: Id, order: Id) -> Self {
-        Self { deployment, order, inbox: None, cancel: None, ending: Arc::default(), next: None }
+        Self { deployment, order, inbox: None, cancel: None, cancels: 0, ending: Arc::default(), next: None }
     }
 }
 
@@ -118,7 +126,8 @@ where
                 self.order(document, statements, connected).await
             }
             Inbound::EventAck { deployment, sequence } => {
-                Ok(self.site.journal.acknowledge(&deployment, sequence).await?)
+                // Unrecorded it is only sent again.
+                Ok(unless_full(self.site.journal.acknowledge(&deployment, sequence).await)?)
             }
             Inbound::Connected => {
                 self.pump.restart();
@@ -161,7 +170,7 @@ where
                 }
             }
             Ok(None) => match &incoming.order.order {
-                OrderKind::Deploy { .. } | OrderKind::Return { .. } => self.judge(incoming).await?,
+                OrderKind::Deploy { .. } | OrderKind::Return { .. } => self.approach(incoming).await?,
                 OrderKind::Cancel { reason } => {
                     let because = reason.clone();
                     self.control(incoming, because).await?;
@@ -172,6 +181,18 @@ where
             },
         }
         Ok(())
+    }
+
+    /// What the order alone decides comes first: an app that is not this server's takes no place and fetches nothing.
+    async fn approach(&mut self, incoming: Incoming) -> Result<(), ManagerError> {
+        let order = &incoming.order;
+        let memory = self.site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
+        let root = self.site.roots.current();
+        let connected = &incoming.connected;
+        match authorize_approach(order, connected, &root, &self.site.word, &memory) {
+            Ok(()) => self.judge(incoming).await,
+            Err(refusal) => self.decline(&incoming, &Declined::Rule(refusal)).await,
+        }
     }
 
     /// Takes the app's place for the order, and judges it beside the loop: its manifest may have to be fetched.
@@ -205,11 +226,19 @@ where
         if let Err(refusal) = authorize_control(order, &incoming.connected, &root, &self.site.word, &memory) {
             return self.decline(&incoming, &Declined::Rule(refusal)).await;
         }
-        if self.slots.get(&order.app).is_none_or(|slot| slot.deployment != order.deployment) {
-            let declined = Declined::NotRunning { deployment: order.deployment.clone() };
-            return self.decline(&incoming, &declined).await;
+        let deployment = order.deployment.clone();
+        match self.slots.get(&order.app).filter(|slot| slot.deployment == deployment) {
+            None => return self.decline(&incoming, &Declined::NotRunning { deployment }).await,
+            Some(slot) if slot.cancels >= CANCELS => {
+                return self.decline(&incoming, &Declined::Cancelling { deployment }).await;
+            }
+            Some(_) => {}
         }
-        self.site.journal.accept_control(&incoming.received(&self.site, root.version)).await?;
+        let received = incoming.received(&self.site, root.version);
+        match self.site.journal.accept_control(&received).await {
+            Err(error) if error.is_full() => return self.decline(&incoming, &error.into()).await,
+            accepted => accepted?,
+        }
         self.cancel(&incoming, because).await;
         Ok(())
     }
@@ -217,7 +246,8 @@ where
     async fn cancel(&mut self, incoming: &Incoming, because: String) {
         let order = &incoming.order;
         let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == order.deployment);
-        let Some(slot) = slot else { return };
+        let Some(slot) = slot.filter(|slot| slot.cancels < CANCELS) else { return };
+        slot.cancels += 1;
         let input = Input::Cancel { order: order.id.clone(), because };
         match &slot.inbox {
             // Full only while the deployment itself is stuck on the disk; then the cancel waits, as all does.
@@ -282,10 +312,21 @@ where
             && refusal.code() != "equivocation"
         {
             let received = incoming.received(&self.site, self.site.roots.current().version);
-            self.site.journal.refuse(&received, code, &message).await?;
+            unless_full(self.site.journal.refuse(&received, code, &message).await)?;
         }
         let order = incoming.order.id.clone();
         self.site.tell(Outbound::Refused { order, code: code.to_owned(), message });
         Ok(())
+    }
+}
+
+/// What a full disk may keep from being written: nothing rests on it.
+fn unless_full(written: Result<(), JournalError>) -> Result<(), JournalError> {
+    match written {
+        Err(error) if error.is_full() => {
+            tracing::error!(%error, "the disk is full");
+            Ok(())
+        }
+        other => other,
     }
 }

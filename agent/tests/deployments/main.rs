@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
+mod hostile;
+mod unlucky;
 mod world;
 
 use std::fs;

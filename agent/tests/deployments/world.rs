@@ -13,11 +13,11 @@ use std::{
 };
 
 use consign_agent::{
-    executor::{Roots, Site, Supervised, host_facts},
+    executor::{Processes, Roots, Site, Supervised, host_facts},
     journal::Journal,
     manager::{Manager, ManagerError},
     ports::{Fetch, FetchError, Inbound, Outbound},
-    supervisor::{DEFAULT_LOG_LIMIT, Launcher},
+    supervisor::{DEFAULT_LOG_LIMIT, ExitRecord, Launcher},
 };
 use consign_common::{
     artifact::{Identity, Options, read_directory},
@@ -62,10 +62,12 @@ struct Shelved {
 pub(crate) struct Shelf {
     artifacts: Arc<Mutex<BTreeMap<Sha256, Shelved>>>,
     pub(crate) packs_fetched: Arc<AtomicUsize>,
+    pub(crate) manifests_fetched: Arc<AtomicUsize>,
 }
 
 impl Fetch for Shelf {
     async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, FetchError> {
+        self.manifests_fetched.fetch_add(1, Ordering::Relaxed);
         let artifacts = self.artifacts.lock().unwrap();
         let found = artifacts.get(&digest).map(|shelved| shelved.manifest.clone());
         found.ok_or_else(|| FetchError::NotFound(digest.to_string()))
@@ -75,6 +77,7 @@ impl Fetch for Shelf {
         &self,
         _: Option<Sha256>,
         to: Sha256,
+        _: u64,
         into: PathBuf,
         progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<(), FetchError> {
@@ -88,6 +91,11 @@ impl Fetch for Shelf {
 }
 
 impl Shelf {
+    /// One byte more in the manifest, which changes nothing that it says.
+    pub(crate) fn spoil_manifest(&self, digest: Sha256) {
+        self.artifacts.lock().unwrap().get_mut(&digest).unwrap().manifest.push(b'\n');
+    }
+
     /// What is on the shelf is not what was published any more.
     pub(crate) fn spoil(&self, digest: Sha256) {
         let mut artifacts = self.artifacts.lock().unwrap();
@@ -256,6 +264,10 @@ impl World {
     }
 
     pub(crate) async fn start(&self) -> Agent {
+        self.start_as(supervised(), &consign_agent::supervisor::boot_id().unwrap()).await
+    }
+
+    pub(crate) async fn start_as(&self, processes: impl Processes, boot_id: &str) -> Agent {
         let (events, outbound) = mpsc::channel(1024);
         let (inbound, orders) = mpsc::channel(16);
         let allowance = Allowance { app: "shop".parse().unwrap(), users: vec![], units: vec![] };
@@ -264,9 +276,7 @@ impl World {
             apps: self.path("apps"),
             journal: Journal::open(&self.path("state")).await.unwrap(),
             fetch: self.shelf.clone(),
-            processes: Supervised {
-                launcher: Launcher::Session { program: env!("CARGO_BIN_EXE_consign-agent").into() },
-            },
+            processes,
             roots: OneRoot(self.root.clone()),
             word: ServersWord {
                 server: "web-1".parse().unwrap(),
@@ -277,7 +287,7 @@ impl World {
             privilege: Privilege::User("me".into()),
             platform: "linux-x86_64".into(),
             facts: host_facts(),
-            boot_id: consign_agent::supervisor::boot_id().unwrap(),
+            boot_id: boot_id.to_owned(),
             clock: Arc::new(SystemClock),
             log_limit: DEFAULT_LOG_LIMIT,
             outbound: events,
@@ -304,6 +314,18 @@ impl World {
         read_log(&path)
     }
 
+    /// Waits until the attempt's end is on disk.
+    pub(crate) async fn exited(&self, deployment: &Id, attempt: &str) {
+        let directory = self.path("state/deployments").join(deployment.as_str());
+        let attempt = attempt.parse().unwrap();
+        let wait = async {
+            while !matches!(ExitRecord::read(&directory, attempt), Ok(Some(_))) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("the attempt ends");
+    }
+
     /// Kills the supervisor of a deployment, as the out-of-memory killer would.
     pub(crate) fn kill_supervisor(&self, deployment: &Id) {
         let directory = self.path("state/deployments").join(deployment.as_str());
@@ -320,6 +342,11 @@ impl World {
                 .unwrap();
         }
     }
+}
+
+/// The real thing, in its own session.
+pub(crate) fn supervised() -> Supervised {
+    Supervised { launcher: Launcher::Session { program: env!("CARGO_BIN_EXE_consign-agent").into() } }
 }
 
 fn read_log(path: &Path) -> String {

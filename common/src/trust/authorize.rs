@@ -147,6 +147,21 @@ pub fn authorize_control(
     }
 }
 
+/// The rules that the order alone decides: held to before anything is fetched for it, or kept of it.
+pub fn authorize_approach(
+    order: &Order,
+    connected: &str,
+    root: &TrustRoot,
+    word: &ServersWord,
+    memory: &Memory,
+) -> Result<(), Refusal> {
+    check_order(order, connected, root, word, memory)?;
+    if word.allowances.iter().any(|allowance| allowance.app == order.app) {
+        return Ok(());
+    }
+    Err(Refusal::AppNotAllowed { app: order.app.clone() })
+}
+
 /// Whether rules of time apply.
 #[derive(Clone, Copy)]
 enum Time {
