@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `show`, `follow` | what operators ask for |
+//! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | events in, engine, orders and changes out |
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
@@ -14,7 +15,10 @@ mod admission;
 mod controller;
 mod feed;
 mod follow;
+mod follower;
 mod orders;
+mod output;
+mod read_logs;
 pub mod rows;
 mod show;
 mod start;
