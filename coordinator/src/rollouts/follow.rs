@@ -2,8 +2,9 @@
 //!
 //! A follower is a cursor and a task that reads the store: first what happened, then, woken by the feed, what happens.
 //! Between it and the caller's stream there are a few messages and no queue, so a reader that stops reading stops the
-//! task and costs nothing else. States are delivered as they are when they are delivered; every byte of a log is
-//! delivered exactly once, because log rows name disjoint bytes and a cursor is handed on with each.
+//! task and costs nothing else. States are delivered as they are when they are delivered, after the output that they
+//! speak of; every byte of a log is delivered exactly once, because log rows name disjoint bytes and a cursor is handed
+//! on with each.
 
 use std::sync::Arc;
 
@@ -102,13 +103,8 @@ impl Controller {
     ) -> Result<Items<Followed>, NotStarted> {
         let shown = self.show(given).await?;
         let (sender, items) = mpsc::channel(AHEAD);
-        let follower = Follower { controller: Arc::clone(self), id: shown.row.id.clone(), output, sender };
-        tokio::spawn(async move {
-            // The reader is gone, or was told why it ended.
-            if let Err(Stop::Failed(error)) = follower.run(shown, cursor).await {
-                drop(follower.sender.send(Err(error)).await);
-            }
-        });
+        let follower = Follower::new(Arc::clone(self), shown.row.id.clone(), cursor, output, sender);
+        tokio::spawn(follower.run(shown));
         Ok(items)
     }
 

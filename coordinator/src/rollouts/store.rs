@@ -444,6 +444,27 @@ pub async fn changes<'e>(
     rows.iter().map(change_row).collect()
 }
 
+/// Where each log of the rollout ended at this cursor.
+pub async fn log_ends<'e>(
+    db: impl SqliteExecutor<'e>,
+    rollout: &Id,
+    cursor: u64,
+) -> Result<Vec<((Id, Attempt), u64)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT deployment, attempt, max(start + length) AS ends FROM changes
+         WHERE rollout = ? AND cursor <= ? AND attempt IS NOT NULL GROUP BY deployment, attempt",
+    )
+    .bind(rollout.as_str())
+    .bind(from_u64(cursor))
+    .fetch_all(db)
+    .await?;
+    let end = |row: &SqliteRow| {
+        let log = (parse(row.try_get("deployment")?)?, parse(row.try_get("attempt")?)?);
+        Ok((log, to_u64(row.try_get("ends")?)))
+    };
+    rows.iter().map(end).collect()
+}
+
 fn change_row(row: &SqliteRow) -> Result<Change, StoreError> {
     let deployment: Option<Id> = parse_opt(row.try_get("deployment")?)?;
     let attempt: Option<Attempt> = parse_opt(row.try_get("attempt")?)?;

@@ -1,6 +1,6 @@
 //! Followers: every byte once, whatever the order of things.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consign_common::{
     deployment::{
@@ -136,6 +136,70 @@ async fn following_ends_when_the_output_that_was_announced_is_here() {
         seen.take(item.unwrap());
     }
     assert_eq!(seen.text(), "last words\n");
+}
+
+/// What comes next, in words.
+async fn next(follower: &mut tokio::sync::mpsc::Receiver<Result<Followed, FollowError>>) -> String {
+    let next = tokio::time::timeout(Duration::from_secs(20), follower.recv()).await.expect("nothing came");
+    match next.expect("the end").unwrap().update {
+        Update::Rollout(shown) => format!("rollout {}", shown.state()),
+        Update::Deployment(shown, id) => {
+            let row = shown.deployments.iter().find(|row| row.id == id).unwrap();
+            let state = shown.row.state.member(&row.server).unwrap().state.as_str();
+            let steps: Vec<_> = row.view.steps.iter().map(|step| step.state.as_str()).collect();
+            format!("server {state} {steps:?}")
+        }
+        Update::Log(part) => format!("output at {}", part.offset),
+    }
+}
+
+async fn until(
+    follower: &mut tokio::sync::mpsc::Receiver<Result<Followed, FollowError>>,
+    wanted: &str,
+) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last| last != wanted) {
+        seen.push(next(follower).await);
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_step_ends_after_its_output() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    one.tell(&order, &Event::Started { attempt: ATTEMPT, boot_id: "b".into() }).await;
+    let logs = writer(&fixture, 1 << 20);
+    let (first, last) = (records("first\n"), records("last\n"));
+    let middle = write(&logs, append(&one, &order, 0, first.clone())).await.unwrap();
+    let mut follower = fixture.controller.follow(id.as_str(), 0, Output::With).await.unwrap();
+    until(&mut follower, "output at 0").await;
+    one.tell(&order, &finished(middle + last.len() as u64)).await;
+    one.end(&order, succeeded()).await;
+    write(&logs, append(&one, &order, middle, last)).await.unwrap();
+    assert_eq!(next(&mut follower).await, format!("output at {middle}"));
+    assert_eq!(next(&mut follower).await, "server succeeded [\"succeeded\"]");
+    assert_eq!(next(&mut follower).await, "rollout succeeded");
+    assert!(follower.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn output_that_does_not_come_holds_nothing_up() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    one.tell(&order, &Event::Started { attempt: ATTEMPT, boot_id: "b".into() }).await;
+    let mut follower = fixture.controller.follow(id.as_str(), 0, Output::With).await.unwrap();
+    until(&mut follower, "server running [\"running\"]").await;
+    one.tell(&order, &finished(1000)).await;
+    one.end(&order, succeeded()).await;
+    assert_eq!(next(&mut follower).await, "server succeeded [\"succeeded\"]");
+    assert_eq!(next(&mut follower).await, "rollout succeeded");
 }
 
 #[tokio::test]
