@@ -1,9 +1,7 @@
 //! What to do next: a function of the state alone.
 
-use std::collections::BTreeMap;
-
 use consign_common::{
-    deployment::{Attempt, DeploymentOutcome, Event, StepSummary},
+    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome, StepSummary},
     plan::{FailurePolicy, Phase, Step},
     trust::authorize::Installed,
 };
@@ -247,13 +245,8 @@ fn summaries(steps: &[Step]) -> Vec<StepSummary> {
 }
 
 fn out_of_phase(phase: Phase, step: u32, plan: &Step) -> Event {
-    let phases: Vec<_> = plan.on.iter().map(|phase| format!("'{}'", phase.as_str())).collect();
-    Event::Skipped {
-        phase,
-        step,
-        expression: format!("phase in [{}]", phases.join(", ")),
-        inputs: BTreeMap::from([("phase".to_owned(), phase.as_str().to_owned())]),
-    }
+    let (expression, inputs) = StepOutcome::not_for(phase, &plan.on);
+    Event::Skipped { phase, step, expression, inputs }
 }
 
 fn end(result: DeploymentOutcome) -> Next {

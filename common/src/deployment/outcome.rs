@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::Phase;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum StepOutcome {
@@ -103,14 +105,32 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The record of a step that is not for this phase reads like a condition: this expression, with this input.
+const PHASE: &str = "phase";
+const PHASE_IN: &str = "phase in [";
+
+impl StepOutcome {
+    /// A step that is only for the phases `on`.
+    pub fn not_for(phase: Phase, on: &[Phase]) -> (String, BTreeMap<String, String>) {
+        let on: Vec<_> = on.iter().map(|phase| format!("'{}'", phase.as_str())).collect();
+        let inputs = BTreeMap::from([(PHASE.to_owned(), phase.as_str().to_owned())]);
+        (format!("{PHASE_IN}{}]", on.join(", ")), inputs)
+    }
+}
+
 impl fmt::Display for StepOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Succeeded => f.write_str("succeeded"),
             Self::Skipped { expression, inputs } => {
+                if let Some(phase) = inputs.get(PHASE).filter(|_| expression.starts_with(PHASE_IN)) {
+                    let what = if phase == Phase::Deploy.as_str() { "deployment" } else { phase.as_str() };
+                    return write!(f, "skipped: not for a {what}");
+                }
                 write!(f, "skipped: {expression} is false")?;
                 let mut separator = " with ";
-                for (name, value) in inputs {
+                // An expression that is its own only input was said already.
+                for (name, value) in inputs.iter().filter(|(name, _)| *name != expression) {
                     write!(f, "{separator}{name} = {value}")?;
                     separator = ", ";
                 }
@@ -135,6 +155,34 @@ impl DeploymentOutcome {
             Self::Unknown { .. } => "unknown",
             Self::Cancelled { .. } => "cancelled",
             Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skip_says_why_and_nothing_twice() {
+        let skipped = |expression: &str, inputs: &[(&str, &str)]| {
+            let inputs = inputs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            StepOutcome::Skipped { expression: expression.to_owned(), inputs: inputs.collect() }.to_string()
+        };
+        assert_eq!(
+            skipped("changed('db/**')", &[("changed('db/**')", "false")]),
+            "skipped: changed('db/**') is false"
+        );
+        assert_eq!(
+            skipped("!first_deploy && changed('a')", &[("first_deploy", "false"), ("changed('a')", "false")]),
+            "skipped: !first_deploy && changed('a') is false with changed('a') = false, first_deploy = false"
+        );
+        for (phase, on, text) in [
+            (Phase::Return, Phase::Deploy, "skipped: not for a return"),
+            (Phase::Deploy, Phase::Return, "skipped: not for a deployment"),
+        ] {
+            let (expression, inputs) = StepOutcome::not_for(phase, &[on]);
+            assert_eq!(StepOutcome::Skipped { expression, inputs }.to_string(), text);
         }
     }
 }

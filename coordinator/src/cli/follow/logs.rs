@@ -129,23 +129,28 @@ impl Outputs {
 
     /// Shows lines that began a while ago and have not ended.
     pub(crate) fn flush_idle(&mut self, now: UnixMs, mut line: impl FnMut(Output)) {
-        self.flush_where(|tail| now.since(tail.at) >= IDLE, &mut line);
+        self.flush_where(|_, _, tail| now.since(tail.at) >= IDLE, &mut line);
     }
 
     /// Shows every line that has begun: nothing more will come.
     pub(crate) fn finish(&mut self, mut line: impl FnMut(Output)) {
-        self.flush_where(|_| true, &mut line);
+        self.flush_where(|_, _, _| true, &mut line);
     }
 
-    fn flush_where(&mut self, due: impl Fn(&Tail) -> bool, line: &mut impl FnMut(Output)) {
-        for attempt in self.attempts.values_mut() {
+    /// The same for one attempt of one server.
+    pub(crate) fn finish_attempt(&mut self, server: &str, attempt: &str, mut line: impl FnMut(Output)) {
+        self.flush_where(|of, name, _| of == server && name == attempt, &mut line);
+    }
+
+    fn flush_where(&mut self, due: impl Fn(&str, &str, &Tail) -> bool, line: &mut impl FnMut(Output)) {
+        for ((_, name), attempt) in &mut self.attempts {
             let (server, step) = (&attempt.server, &attempt.step);
             for (stream, tail) in [
                 (Stream::Stdout, &mut attempt.stdout),
                 (Stream::Stderr, &mut attempt.stderr),
                 (Stream::System, &mut attempt.system),
             ] {
-                if tail.open && due(tail) {
+                if tail.open && due(server, name, tail) {
                     tail.open = false;
                     let at = tail.at;
                     tail.lines.finish(|text| {

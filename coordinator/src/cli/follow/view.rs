@@ -1,8 +1,11 @@
 //! What is the case in a rollout, and what changed with the last event.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use consign_common::{terminal::escape_line, time::UnixMs};
+use consign_common::{deployment::Attempt, terminal::escape_line, time::UnixMs};
 use consign_proto::v1::{FollowEvent, follow_event::Kind};
 
 use super::{Output, Outputs, Part};
@@ -62,6 +65,8 @@ pub(crate) struct View {
     /// By wave, then name.
     pub(crate) deployments: BTreeMap<(u32, String), Deployment>,
     outputs: Outputs,
+    /// Servers and attempts whose beginning was told.
+    begun: BTreeSet<(String, String)>,
     cursor: u64,
 }
 
@@ -101,6 +106,7 @@ impl View {
         self.cursor = self.cursor.max(event.cursor);
         match event.kind {
             EventKind::Log(part) => {
+                self.output_began(at, &part, &mut changes);
                 let record =
                     |part: &Part, offset, record: &_| json(super::run::json_of_record(part, offset, record));
                 self.outputs.push(&part, record, |output| changes.push(Change::Output(output)));
@@ -112,6 +118,20 @@ impl View {
             EventKind::Deployment(deployment) => self.deployment(at, deployment, &mut changes, &mut json),
         }
         changes
+    }
+
+    /// Between two looks at a server a step may begin and end: then its output is the first that is heard of it.
+    fn output_began(&mut self, at: UnixMs, part: &Part, changes: &mut Vec<Change>) {
+        let Ok(attempt) = part.attempt.parse::<Attempt>() else { return };
+        if self.begun.insert((part.server.clone(), part.attempt.clone())) {
+            changes.push(Change::StepBegan {
+                at,
+                server: part.server.clone(),
+                step: part.step.clone(),
+                phase: attempt.phase.as_str().into(),
+                attempt: attempt.number,
+            });
+        }
     }
 
     pub(crate) fn flush_idle(&mut self, now: UnixMs) -> Vec<Change> {
@@ -175,7 +195,19 @@ impl View {
         changes.extend(before);
         for step in &deployment.steps {
             let known = old.iter().flat_map(|old| &old.steps).find(|known| is_same(known, step));
-            step_changes(&server, known, step, at, changes);
+            let mut told = step_changes(&server, known, step, at);
+            let attempt = format!("{}-{}-{}", escape_line(&step.phase), step.index, step.attempts);
+            told.retain(|change| match change {
+                Change::StepBegan { .. } => self.begun.insert((server.clone(), attempt.clone())),
+                Change::Rollout { .. }
+                | Change::Server { .. }
+                | Change::StepEnded { .. }
+                | Change::Output(_) => true,
+            });
+            if told.iter().any(|change| matches!(change, Change::StepEnded { .. })) {
+                self.outputs.finish_attempt(&server, &attempt, |output| changes.push(Change::Output(output)));
+            }
+            changes.append(&mut told);
         }
         changes.extend(after);
         json(Line::Deployment { at_ms: at.0, deployment });
@@ -186,11 +218,12 @@ fn is_same(one: &Step, other: &Step) -> bool {
     (&one.phase, one.index) == (&other.phase, other.index)
 }
 
-fn step_changes(server: &str, known: Option<&Step>, step: &Step, at: UnixMs, changes: &mut Vec<Change>) {
+fn step_changes(server: &str, known: Option<&Step>, step: &Step, at: UnixMs) -> Vec<Change> {
+    let mut changes = Vec::new();
     let state = known.map_or("pending", |known| known.state.as_str());
     let attempts = known.map_or(0, |known| known.attempts);
     if state == step.state && attempts == step.attempts {
-        return;
+        return changes;
     }
     let name = escape_line(&step.name);
     let began =
@@ -217,6 +250,7 @@ fn step_changes(server: &str, known: Option<&Step>, step: &Step, at: UnixMs, cha
             took,
         });
     }
+    changes
 }
 
 /// A reason without the state's name in front of it.
