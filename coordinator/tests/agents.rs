@@ -264,3 +264,21 @@ async fn an_agent_of_another_environment_is_told_so() {
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().starts_with("wrong-environment"), "{}", refused.message());
 }
+
+#[tokio::test]
+async fn a_removed_servers_session_and_its_other_streams_end_within_a_second() {
+    let world = World::new().await;
+    let identity = world.enrol("web-1", "agent").await;
+    let mut agent = Agent::connect(&world, &identity, "staging").await.unwrap();
+    let (_chunks, none) = mpsc::channel(1);
+    let mut acks = agent.client.logs(ReceiverStream::new(none)).await.unwrap().into_inner();
+    world.admin().await.remove_server(v1::RemoveServerRequest { name: "web-1".into() }).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(1), async {
+        (agent.next().await.unwrap_err(), acks.message().await.unwrap_err())
+    });
+    ended.await.expect("a stream is open still");
+    let again = agent.client.fetch(v1::FetchRequest { what: Some(full_pack(Sha256::of(b"x"))), offset: 0 });
+    again.await.map(|_| ()).unwrap_err();
+    let status = world.admin().await.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.servers, status.servers_online), (0, 0));
+}

@@ -13,7 +13,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{AllowList, Connection, Connections, Peer};
+use super::{
+    AllowList, Connection, Connections, Peer,
+    half_open::{HalfOpen, PER_ADDRESS},
+};
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -57,6 +60,8 @@ enum Dropped {
     Certificate(String),
     #[error("its key is not on the allow-list: removed, replaced or never enrolled")]
     NotAllowed,
+    #[error("this address has {PER_ADDRESS} handshakes under way already")]
+    Crowded,
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }
@@ -68,6 +73,7 @@ impl Tcp {
         tokio::spawn(async move {
             let places = Arc::new(Semaphore::new(self.places));
             let half_open = Arc::new(Semaphore::new(HALF_OPEN));
+            let by_address = Arc::new(HalfOpen::default());
             loop {
                 let Some((place, handshake)) = permits(&places, &half_open).await else { return };
                 let accepted = tokio::select! {
@@ -81,10 +87,14 @@ impl Tcp {
                         continue;
                     }
                 };
+                let Some(shared) = by_address.begin(address.ip()) else {
+                    tracing::info!(%address, why = %Dropped::Crowded, "connection refused");
+                    continue;
+                };
                 let (this, to) = (self.clone(), to.clone());
                 tokio::spawn(async move {
                     let result = this.admit(socket, address, place).await;
-                    drop(handshake);
+                    drop((handshake, shared));
                     match result {
                         // Nobody takes it: the coordinator is shutting down.
                         Ok(connection) => drop(to.send(Ok(connection)).await),

@@ -10,6 +10,7 @@ mod allow_list;
 mod answer;
 mod caller;
 mod connection;
+mod half_open;
 pub mod listener;
 mod operators;
 pub mod roles;
