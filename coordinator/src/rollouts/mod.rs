@@ -9,7 +9,7 @@
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
-//! | `rows`, `store` | what is kept |
+//! | `rows`, `store`, `retention` | what is kept, and for how long |
 
 mod admission;
 mod controller;
@@ -19,6 +19,7 @@ mod follower;
 mod orders;
 mod output;
 mod read_logs;
+mod retention;
 pub mod rows;
 mod show;
 mod start;
@@ -31,6 +32,7 @@ pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
+pub use retention::KEEP;
 pub use rows::{Again, Changed, DeploymentRow, LogLength, RolloutRow};
 pub use show::Shown;
 pub use start::{RollbackOf, RollbackRequest, StartRequest};

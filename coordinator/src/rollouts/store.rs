@@ -118,6 +118,36 @@ pub async fn list<'e>(
     rows.iter().map(rollout_row).collect()
 }
 
+/// Ended ones beyond the `keep` newest of their app and environment, oldest first.
+pub async fn ended_beyond<'e>(db: impl SqliteExecutor<'e>, keep: u32) -> Result<Vec<Id>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM (
+             SELECT rowid AS place, id,
+                    row_number() OVER (PARTITION BY app, environment ORDER BY rowid DESC) AS newest
+             FROM rollouts WHERE standing = 'ended')
+         WHERE newest > ? ORDER BY place",
+    )
+    .bind(i64::from(keep))
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| parse(row.try_get("id")?)).collect()
+}
+
+/// With all that belongs to it.
+pub async fn delete_rollout(write: &mut Write, id: &Id) -> Result<(), StoreError> {
+    for delete in [
+        "DELETE FROM changes WHERE rollout = ?",
+        "DELETE FROM logs WHERE deployment IN (SELECT id FROM deployments WHERE rollout = ?)",
+        "DELETE FROM orders WHERE deployment IN (SELECT id FROM deployments WHERE rollout = ?)",
+        "DELETE FROM deployment_events WHERE deployment IN (SELECT id FROM deployments WHERE rollout = ?)",
+        "DELETE FROM deployments WHERE rollout = ?",
+        "DELETE FROM rollouts WHERE id = ?",
+    ] {
+        sqlx::query(delete).bind(id.as_str()).execute(&mut **write).await?;
+    }
+    Ok(())
+}
+
 fn rollout_row(row: &SqliteRow) -> Result<RolloutRow, StoreError> {
     Ok(RolloutRow {
         id: parse(row.try_get("id")?)?,

@@ -37,7 +37,7 @@ use crate::{
     logs::{LogSettings, LogWriter},
     operators::Operators,
     repository::{self, Repository, RepositoryError},
-    rollouts::{Controller, ControllerError, Feed, Patience, Surroundings},
+    rollouts::{self, Controller, ControllerError, Feed, Patience, Surroundings},
     store::{StateDir, Store, StoreError},
     trust_roots::{TrustRootError, TrustRoots},
 };
@@ -171,6 +171,7 @@ impl Coordinator {
             address: addresses.address.clone(),
             enrolment_address: addresses.enrolment_address.clone(),
         };
+        let rollouts = Arc::clone(&controller);
         let agents = AgentService::new(AgentParts {
             coordinator: authority.id().to_owned(),
             enroller: enroller.clone(),
@@ -239,7 +240,7 @@ impl Coordinator {
             }
         };
         tasks.spawn(until(stopping(&stop), renewing));
-        tasks.spawn(until(stopping(&stop), clean_up(repository)));
+        tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();
         durable::replace_file(&path, &json::to_vec(&addresses), 0o600)
@@ -334,11 +335,14 @@ async fn until(end: impl Future<Output = ()> + Send, work: impl Future<Output = 
     }
 }
 
-async fn clean_up(repository: Arc<Repository>) {
+async fn clean_up(repository: Arc<Repository>, rollouts: Arc<Controller>) {
     loop {
         time::sleep(CLEAN_UP).await;
         if let Err(error) = repository.sweep().await {
             tracing::error!(%error, "old uploads cannot be removed");
+        }
+        if let Err(error) = rollouts.retain(rollouts::KEEP).await {
+            tracing::error!(%error, "old rollouts cannot be removed");
         }
         if let Err(error) = repository.retain(repository::KEEP).await {
             tracing::error!(%error, "old artifacts cannot be removed");

@@ -204,3 +204,40 @@ async fn an_agent_that_lost_a_deployment_does_not_keep_an_abort_from_ending() {
     let mut again = fixture.connect("web-1").await;
     again.expect_nothing();
 }
+
+#[tokio::test]
+async fn of_old_rollouts_nothing_is_left_and_a_rollback_still_finds_what_runs() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    fixture.deployed_before(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let id = fixture.start(&[]).await.unwrap().row.id;
+        let order = one.order().await;
+        one.accept(&order).await;
+        one.end(&order, succeeded()).await;
+        let logs = fixture.store.state().logs().join(order.deployment.as_str());
+        std::fs::create_dir_all(&logs).unwrap();
+        ids.push((id, logs));
+    }
+    let (running, _) = (fixture.start(&[]).await.unwrap().row.id, one.order().await);
+    let gone = fixture.controller.retain(2).await.unwrap();
+    assert_eq!(gone, [ids[0].0.clone(), ids[1].0.clone()]);
+    assert!(!ids[1].1.exists() && ids[2].1.exists(), "the logs go with their rollout");
+    assert_eq!(fixture.controller.show(gone[0].as_str()).await.unwrap_err().code(), "rollout-unknown");
+    for table in ["deployment_events", "orders", "deployments", "changes"] {
+        let left: (i64,) = sqlx::query_as(sqlx::AssertSqlSafe(match table {
+            "changes" => "SELECT count(DISTINCT rollout) FROM changes".to_owned(),
+            "deployments" => "SELECT count(*) FROM deployments".to_owned(),
+            other => format!("SELECT count(DISTINCT deployment) FROM {other}"),
+        }))
+        .fetch_one(fixture.store.read())
+        .await
+        .unwrap();
+        // The running one has no event yet.
+        assert_eq!(left.0, if table == "deployment_events" { 2 } else { 3 }, "{table}");
+    }
+    let back = fixture.rollback("").await.unwrap();
+    assert_eq!(back.state(), "queued");
+    assert!(!fixture.controller.retain(0).await.unwrap().contains(&running), "what has not ended stays");
+}
