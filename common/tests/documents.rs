@@ -13,7 +13,7 @@ use consign_common::{
     json,
     limits::{ENVELOPE_BYTES, EVENT_BYTES, TRUST_ROOT_BYTES},
     name::Id,
-    plan::Phase,
+    plan::{Phase, Plan},
     time::UnixMs,
     trust::{
         AppTrust, Approval, Config, CoordinatorPin, Decision, DecisionAction, Enrolled, Envelope, Gate,
@@ -380,4 +380,21 @@ fn events() {
         lines.push(b'\n');
     }
     golden("events.jsonl", &lines);
+}
+
+/// The plan is written by people, so here the file is given, and what it means is what must not change.
+#[test]
+fn plan() {
+    let text = include_str!("golden/plan.toml");
+    let plan = Plan::parse(text, "consign.toml").unwrap();
+    let mut meaning = format!("{:#?}\n", plan);
+    // A condition's text is its meaning; how it is held is not.
+    for step in &plan.steps {
+        if let Some(condition) = &step.when {
+            let held = format!("{condition:#?}");
+            let indented = held.replace('\n', "\n                ");
+            meaning = meaning.replace(&indented, &format!("{:?}", condition.text()));
+        }
+    }
+    golden("plan.txt", meaning.as_bytes());
 }
