@@ -50,8 +50,11 @@ impl Ledger for DiskLedger {
     }
 
     async fn log_acknowledged(&self, deployment: &Id, attempt: Attempt, offset: u64) {
-        // Unrecorded it is only sent again.
-        answer(self.journal.log_acknowledged(deployment, attempt, offset).await);
+        match self.journal.log_acknowledged(deployment, attempt, offset).await {
+            // Unrecorded it is only sent again; and on a full disk a line for each would make it worse.
+            Err(error) if error.is_full() => {}
+            recorded => answer(recorded),
+        }
     }
 }
 

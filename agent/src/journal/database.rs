@@ -117,7 +117,15 @@ impl Journal {
 
     /// Durable when `commit` has returned; rolled back when dropped.
     pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        match self.pool.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite rolled a transaction back by itself, as it does on a full disk. This connection still counts it as
+            // open and would refuse every other one: another takes its place.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.pool.acquire().await?.close().await?;
+                Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     /// Ends the connection; the write-ahead log is folded into the database.

@@ -196,6 +196,10 @@ async fn a_full_disk_is_told_apart() {
     let error = journal.append(&deployment, UnixMs(6), &event, None).await.unwrap_err();
     assert!(error.is_full(), "{error:?}");
     assert_eq!(journal.events(&deployment).await.unwrap().len(), 1);
+    // There is space again: the connection that met the full disk is in nobody's way.
+    let event = Event::Cancelling { order: id(9), because: "short".into() };
+    journal.append(&deployment, UnixMs(7), &event, None).await.unwrap();
+    assert_eq!(journal.events(&deployment).await.unwrap().len(), 2);
 }
 
 /// The schema as the file has it, so that a change of it is seen: it must come as a new migration.

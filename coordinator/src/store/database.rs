@@ -77,7 +77,15 @@ impl Store {
     /// The one writing transaction. Durable when `commit` has returned; rolled back when dropped. Do not ask for a
     /// second one while you hold it: you would wait for yourself.
     pub async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+        match self.writer.begin_with("BEGIN IMMEDIATE").await {
+            // SQLite rolled a transaction back by itself, as it does on a full disk. This connection still counts it as
+            // open and would refuse every other one: another takes its place.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.writer.acquire().await?.close().await?;
+                Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+            }
+            begun => Ok(begun?),
+        }
     }
 
     pub fn state(&self) -> &StateDir {
@@ -127,6 +135,22 @@ mod tests {
         let error = open(&dir).await.unwrap_err();
         assert!(matches!(error, StoreError::Newer { step: 9000, .. }), "{error}");
         assert!(error.to_string().contains("newer version of consign"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn after_a_full_disk_it_writes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *write).await.unwrap();
+        // PRAGMA takes no parameter; the text is made of a number only.
+        let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::raw_sql(limit).execute(&mut *write).await.unwrap();
+        let large = "CREATE TABLE large AS SELECT zeroblob(1000000) AS it";
+        let full = sqlx::query(large).execute(&mut *write).await.unwrap_err();
+        assert!(full.to_string().contains("full"), "{full}");
+        drop(write);
+        store.write().await.unwrap().commit().await.unwrap();
     }
 
     #[tokio::test]
