@@ -65,9 +65,13 @@ where
         let stop = Arc::new(AtomicBool::new(false));
         // Also when this future is dropped: what waits for the network goes with it, what writes to the disk sees the flag.
         let _stop = StopOnDrop(stop.clone());
+        let pack = self.pack_path();
         let result = tokio::select! {
             result = Arc::new(self).stage(stop) => result,
-            _ = cancelled => Err(Failed::Cancelled),
+            _ = cancelled => {
+                remove(&pack);
+                Err(Failed::Cancelled)
+            }
         };
         match result {
             Ok(staged) => staged,
@@ -97,7 +101,10 @@ where
                     remove(&pack);
                     error = Some(Failed::Refused { code, message });
                 }
-                Err(other) => return Err(other),
+                Err(other) => {
+                    remove(&pack);
+                    return Err(other);
+                }
             }
         }
         Err(error.unwrap_or(Failed::Cancelled))
