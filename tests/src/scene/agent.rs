@@ -75,9 +75,15 @@ impl Agent {
     }
 
     pub fn launch(&mut self) {
+        self.launch_with(|_| {});
+    }
+
+    /// Starts it with something changed: its environment, mostly.
+    pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.directory.join("log")).unwrap();
         let mut command = self.command(&["run"]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
+        change(&mut command);
         self.process = Some(command.spawn().unwrap());
     }
 

@@ -1,0 +1,12 @@
+//! Bad input, as those meet it who sent it: a clear error, nothing lost, nothing half-done.
+
+mod clocks;
+mod disks;
+mod interruptions;
+mod output;
+mod packs;
+mod places;
+mod steps;
+mod support;
+mod tokens;
+mod trust;
