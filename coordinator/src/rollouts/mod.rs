@@ -6,12 +6,14 @@
 //! | `start`, `show`, `follow` | what operators ask for |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | events in, engine, orders and changes out |
+//! | `after` | what is done once that is durable |
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
 //! | `rows`, `store`, `retention` | what is kept, and for how long |
 
 mod admission;
+mod after;
 mod controller;
 mod feed;
 mod follow;

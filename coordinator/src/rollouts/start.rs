@@ -9,7 +9,8 @@ use consign_common::{
 
 use super::{
     admission::{self, NotStarted},
-    controller::{After, Controller},
+    after::After,
+    controller::Controller,
     orders::fresh_id,
     rows::{Again, Changed, DeploymentRow, RolloutRow},
     show::Shown,

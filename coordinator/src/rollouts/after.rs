@@ -1,0 +1,158 @@
+//! What a transaction leaves to do once it is durable: sending orders, looking for servers, waiting for those that are
+//! away. All of it may be lost at any instant, and is brought back by [`Controller::resume`] and by agents that connect.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use consign_common::{
+    limits::CLOCK_SKEW_MS,
+    name::{Id, ServerName},
+};
+
+use super::{
+    controller::{Controller, ControllerError, nothing_before},
+    rows::OrderRow,
+    store,
+};
+use crate::{
+    fleet::{Enablement, RegistryError, Sent, ToAgent},
+    rollout::{Event, Kind, News},
+};
+
+/// What is left to do when the transaction is durable.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    pub(super) find: VecDeque<(Id, ServerName)>,
+    pub(super) send: Vec<OrderRow>,
+    /// Servers that were told to cancel: if they are not there, they get a last chance.
+    pub(super) cancelled: Vec<(Id, ServerName)>,
+}
+
+impl Controller {
+    /// Does what a durable transaction left to do, until nothing is left.
+    pub(super) async fn perform(self: &Arc<Self>, mut after: After) -> Result<(), ControllerError> {
+        loop {
+            self.feed.wake();
+            for order in std::mem::take(&mut after.send) {
+                self.send(order).await;
+            }
+            for (rollout, server) in std::mem::take(&mut after.cancelled) {
+                if !self.sessions.is_online(&server) {
+                    self.expect_back(rollout, server, self.patience.cancel);
+                }
+            }
+            let mut found = Vec::new();
+            for (rollout, server) in std::mem::take(&mut after.find) {
+                match self.look_for(&rollout, &server).await? {
+                    Some(news) => found.push((rollout, Event::Server { server, news })),
+                    None => self.expect_back(rollout, server, self.patience.turn),
+                }
+            }
+            if found.is_empty() {
+                return Ok(());
+            }
+            after = self.happened(found).await?;
+        }
+    }
+
+    /// What can be said of a server whose turn has come; `None` if it is not connected.
+    async fn look_for(&self, rollout: &Id, server: &ServerName) -> Result<Option<News>, ControllerError> {
+        let known = match self.registry.get(server).await {
+            Ok(known) => known,
+            Err(RegistryError::Unknown { .. }) => {
+                return Ok(Some(News::Disabled { because: "removed from the fleet".to_owned() }));
+            }
+            Err(error @ RegistryError::Store(_)) => return Err(error.into()),
+        };
+        if let Enablement::Disabled { reason, .. } = known.enablement {
+            return Ok(Some(News::Disabled { because: reason }));
+        }
+        if let Some(row) = store::rollout(self.store.read(), rollout).await?
+            && row.state.kind == Kind::Return
+        {
+            let pointers = store::pointers(self.store.read(), server, &row.app).await?;
+            if pointers.good != Some(row.digest) {
+                return Ok(Some(News::NothingToDo));
+            }
+            if pointers.before.is_none() {
+                return Ok(Some(News::Impossible(nothing_before(&row))));
+            }
+        }
+        let Some(offset) = self.sessions.clock_offset_ms(server) else { return Ok(None) };
+        if offset.unsigned_abs() > CLOCK_SKEW_MS {
+            let direction = if offset < 0 { "behind" } else { "ahead of" };
+            let seconds = offset.unsigned_abs() / 1000;
+            let message =
+                format!("its clock is {seconds} s {direction} the coordinator's; no deploy order was sent");
+            return Ok(Some(News::ClockSkew { message }));
+        }
+        Ok(Some(News::Ready))
+    }
+
+    /// Gives an absent server this long.
+    pub(super) fn expect_back(self: &Arc<Self>, rollout: Id, server: ServerName, patience: Duration) {
+        let controller = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(controller) = controller.upgrade() else { return };
+            if controller.sessions.is_online(&server) {
+                return;
+            }
+            let event = Event::Server { server: server.clone(), news: News::Absent };
+            let outcome = match controller.happened(vec![(rollout, event)]).await {
+                Ok(after) => Box::pin(controller.perform(after)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::error!(%server, %error, "an absent server could not be recorded");
+            }
+        });
+    }
+
+    /// Gives the end of a deployment that could not be cancelled this long to come in.
+    pub(super) fn expect_end(self: &Arc<Self>, rollout: Id, server: ServerName, order: Id, because: String) {
+        let (controller, patience) = (Arc::downgrade(self), self.patience.cancel);
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(controller) = controller.upgrade() else { return };
+            if let Err(error) = controller.lost(rollout, &server, &order, because).await {
+                tracing::error!(%server, %error, "a lost deployment could not be recorded");
+            }
+        });
+    }
+
+    async fn lost(
+        self: &Arc<Self>,
+        rollout: Id,
+        server: &ServerName,
+        order: &Id,
+        because: String,
+    ) -> Result<(), ControllerError> {
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        store::answer_order(&mut write, order, self.clock.now()).await?;
+        let event = Event::Server { server: server.clone(), news: News::Lost { because } };
+        self.drive(&mut write, &rollout, event, &mut after).await?;
+        write.commit().await?;
+        Box::pin(self.perform(after)).await
+    }
+
+    /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.
+    async fn send(&self, order: OrderRow) {
+        let statements = match order.manifest {
+            Some(manifest) => match self.repository.statements(manifest).await {
+                Ok(statements) => statements,
+                Err(error) => {
+                    tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
+                    return;
+                }
+            },
+            None => Vec::new(),
+        };
+        match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
+            Sent::Queued => {}
+            Sent::NotConnected => {
+                tracing::info!(order = %order.id, server = %order.server, "kept until it connects")
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Deployments, and what agents said of them.
+
+use consign_common::{
+    name::{Id, ServerName},
+    time::UnixMs,
+};
+use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
+
+use super::{Write, from_text, to_text};
+use crate::{
+    rollouts::rows::DeploymentRow,
+    store::StoreError,
+    store::column::{from_u64, parse, parse_opt, to_u64},
+};
+
+pub async fn add_deployment(write: &mut Write, row: &DeploymentRow) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO deployments (id, rollout, server, digest, view) VALUES (?, ?, ?, ?, ?)")
+        .bind(row.id.as_str())
+        .bind(row.rollout.as_str())
+        .bind(row.server.as_str())
+        .bind(row.digest.map(|digest| digest.to_string()))
+        .bind(to_text(&row.view)?)
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}
+
+pub async fn save_deployment(write: &mut Write, row: &DeploymentRow) -> Result<(), StoreError> {
+    sqlx::query("UPDATE deployments SET digest = ?, sequence = ?, view = ? WHERE id = ?")
+        .bind(row.digest.map(|digest| digest.to_string()))
+        .bind(from_u64(row.sequence))
+        .bind(to_text(&row.view)?)
+        .bind(row.id.as_str())
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}
+
+pub async fn deployment<'e>(
+    db: impl SqliteExecutor<'e>,
+    id: &Id,
+) -> Result<Option<DeploymentRow>, StoreError> {
+    let row =
+        sqlx::query("SELECT * FROM deployments WHERE id = ?").bind(id.as_str()).fetch_optional(db).await?;
+    row.as_ref().map(deployment_row).transpose()
+}
+
+/// By server.
+pub async fn deployments<'e>(
+    db: impl SqliteExecutor<'e>,
+    rollout: &Id,
+) -> Result<Vec<DeploymentRow>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM deployments WHERE rollout = ? ORDER BY server")
+        .bind(rollout.as_str())
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(deployment_row).collect()
+}
+
+/// The rollout's deployment on one server.
+pub async fn deployment_on<'e>(
+    db: impl SqliteExecutor<'e>,
+    rollout: &Id,
+    server: &ServerName,
+) -> Result<Option<DeploymentRow>, StoreError> {
+    let row = sqlx::query("SELECT * FROM deployments WHERE rollout = ? AND server = ?")
+        .bind(rollout.as_str())
+        .bind(server.as_str())
+        .fetch_optional(db)
+        .await?;
+    row.as_ref().map(deployment_row).transpose()
+}
+
+fn deployment_row(row: &SqliteRow) -> Result<DeploymentRow, StoreError> {
+    Ok(DeploymentRow {
+        id: parse(row.try_get("id")?)?,
+        rollout: parse(row.try_get("rollout")?)?,
+        server: parse(row.try_get("server")?)?,
+        digest: parse_opt(row.try_get("digest")?)?,
+        sequence: to_u64(row.try_get("sequence")?),
+        view: from_text(row.try_get("view")?)?,
+        changed: to_u64(row.try_get("changed")?),
+    })
+}
+
+pub async fn add_event(
+    write: &mut Write,
+    deployment: &Id,
+    sequence: u64,
+    at: UnixMs,
+    body: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO deployment_events (deployment, sequence, at_ms, body) VALUES (?, ?, ?, ?)")
+        .bind(deployment.as_str())
+        .bind(from_u64(sequence))
+        .bind(from_u64(at.0))
+        .bind(body)
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! What servers have of an app, as deployments changed it.
+
+use consign_common::{
+    digest::Sha256,
+    name::{App, ServerName, Version},
+};
+use sqlx::{Row as _, SqliteExecutor};
+
+use super::Write;
+use crate::{rollouts::rows::Pointers, store::StoreError, store::column::parse_opt};
+
+pub async fn pointers<'e>(
+    db: impl SqliteExecutor<'e>,
+    server: &ServerName,
+    app: &App,
+) -> Result<Pointers, StoreError> {
+    let row = sqlx::query("SELECT good, before FROM server_apps WHERE server = ? AND app = ?")
+        .bind(server.as_str())
+        .bind(app.as_str())
+        .fetch_optional(db)
+        .await?;
+    let Some(row) = row else { return Ok(Pointers::default()) };
+    Ok(Pointers { good: parse_opt(row.try_get("good")?)?, before: parse_opt(row.try_get("before")?)? })
+}
+
+/// A deployment succeeded: what was good is before.
+pub async fn became_good(
+    write: &mut Write,
+    server: &ServerName,
+    app: &App,
+    digest: &Sha256,
+    version: &Version,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO server_apps (server, app, good, good_version, current)
+         SELECT name, ?2, ?3, ?4, ?3 FROM servers WHERE name = ?1
+         ON CONFLICT (server, app) DO UPDATE SET
+             before = CASE WHEN good = ?3 THEN before ELSE good END,
+             good = ?3, good_version = ?4, current = ?3",
+    )
+    .bind(server.as_str())
+    .bind(app.as_str())
+    .bind(digest.to_string())
+    .bind(version.as_str())
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
+/// A return succeeded: what was before is good, and there is nothing before it.
+pub async fn went_back(
+    write: &mut Write,
+    server: &ServerName,
+    app: &App,
+    digest: &Sha256,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE server_apps SET good = ?3, current = ?3, before = NULL,
+             good_version = coalesce((SELECT version FROM artifacts WHERE digest = ?3), '')
+         WHERE server = ?1 AND app = ?2",
+    )
+    .bind(server.as_str())
+    .bind(app.as_str())
+    .bind(digest.to_string())
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
