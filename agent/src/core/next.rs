@@ -142,7 +142,16 @@ impl Run {
                     succeeded: None,
                 })),
             },
-            (Some(Trouble::Cancelled { because }), _) if !self.back.active => end(cancelled(because)),
+            (Some(Trouble::Cancelled { because }), Way::Return { .. }) if !self.back.active => {
+                end(cancelled(because))
+            }
+            (Some(Trouble::Cancelled { because: own }), Way::Deploy { .. }) if !self.back.active => {
+                end(DeploymentOutcome::Stopped {
+                    because: format!(
+                        "{because}; and the return was cancelled ({own}): current was not switched back"
+                    ),
+                })
+            }
             (Some(Trouble::Cancelled { because }), _) => end(DeploymentOutcome::Stopped {
                 because: format!(
                     "cancelled in the middle of a return ({because}): current is switched, good is not"

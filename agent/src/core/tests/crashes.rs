@@ -39,7 +39,10 @@ type Scripts = BTreeMap<(Phase, u32), Vec<StepOutcome>>;
 
 fn any_script() -> impl Strategy<Value = Scripts> {
     let phase = prop_oneof![3 => Just(Phase::Deploy), 1 => Just(Phase::Return)];
-    let outcome = prop_oneof![4 => Just(failed()), 1 => Just(StepOutcome::Succeeded)];
+    let unknown = StepOutcome::Unknown { because: "nobody knows".into() };
+    let outcome = prop_oneof![
+        6 => Just(failed()), 2 => Just(StepOutcome::Succeeded), 1 => Just(unknown), 1 => Just(StepOutcome::Cancelled)
+    ];
     prop::collection::btree_map((phase, 0u32..7), prop::collection::vec(outcome, 1..4), 0..4)
 }
 
@@ -63,6 +66,8 @@ struct Case {
     /// After how many ticks the agent dies, counted from the last death; and whether the supervisor dies with it.
     crashes: Vec<(usize, bool)>,
     cancel: Option<usize>,
+    /// The files of what is returned to are damaged.
+    damaged: bool,
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -76,8 +81,9 @@ fn any_case() -> impl Strategy<Value = Case> {
         prop::bool::weighted(0.8),
         crashes,
         prop::option::weighted(0.3, 0usize..60),
+        prop::bool::weighted(0.1),
     )
-        .prop_map(|(steps, restored, script, verdicts, rollback, good, crashes, cancel)| Case {
+        .prop_map(|(steps, restored, script, verdicts, rollback, good, crashes, cancel, damaged)| Case {
             steps,
             restored,
             script,
@@ -86,6 +92,7 @@ fn any_case() -> impl Strategy<Value = Case> {
             good,
             crashes,
             cancel,
+            damaged,
         })
 }
 
@@ -98,7 +105,7 @@ fn world(case: &Case) -> World {
         (setting.good, setting.before, setting.current) = (None, None, None);
     }
     let mut world = World::new(setting);
-    world.restored = Ok(case.restored.clone());
+    world.restored = if case.damaged { Err("damaged".into()) } else { Ok(case.restored.clone()) };
     world.verdicts = case.verdicts.clone();
     world.script =
         case.script.iter().map(|(at, outcomes)| (*at, outcomes.iter().cloned().collect())).collect();
@@ -289,6 +296,7 @@ fn every_crash_point_of_a_return() {
         good: true,
         crashes,
         cancel: None,
+        damaged: false,
     };
     let mut points = 0;
     for first in 0..60 {
