@@ -18,7 +18,8 @@ use tokio::sync::Notify;
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 const BUSY: Duration = Duration::from_secs(10);
-const SQLITE_FULL: &str = "13";
+/// SQLITE_FULL, and SQLITE_IOERR_SHMSIZE: no space for the index of the write-ahead log.
+const FULL: [&str; 2] = ["13", "4874"];
 
 /// One connection behind all clones: whoever writes waits for the one before.
 #[derive(Clone, Debug)]
@@ -67,7 +68,8 @@ impl JournalError {
 
     /// The disk is full: nothing was written, and it can be written once there is space.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some(SQLITE_FULL))
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| FULL.contains(&&*code))
     }
 }
 

@@ -95,6 +95,62 @@ async fn the_same_order_is_known_and_another_under_its_id_is_an_equivocation() {
 }
 
 #[tokio::test]
+async fn a_refusal_takes_no_id_and_no_more_room_than_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    accept(&journal, 1, 1, 100).await;
+    // Another order took the id while this one was judged.
+    let second = Received { document: vec![9], ..received(1, 1) };
+    journal.refuse(&second, "older", "too old").await.unwrap();
+    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(Some(Known::Accepted)));
+    for count in 0u32..1200 {
+        let mut bits = [7; 16];
+        bits[..4].copy_from_slice(&count.to_le_bytes());
+        let order = Received { id: Id::from_bytes(bits), ..received(2, 1) };
+        journal.refuse(&order, "older", "too old").await.unwrap();
+    }
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM orders WHERE refused_code IS NOT NULL")
+        .fetch_one(journal.pool())
+        .await
+        .unwrap();
+    assert_eq!(kept, 1000);
+    assert_eq!(
+        journal.known(&id(1), &[1]).await.unwrap(),
+        Ok(Some(Known::Accepted)),
+        "what was accepted stays"
+    );
+}
+
+/// Whatever byte of the file is not what was written: the journal is not opened, a value that cannot be is told, or it
+/// was a byte that nothing is read from. Never a panic.
+#[tokio::test]
+async fn a_flipped_byte_panics_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    journal.close().await;
+    let whole = fs::read(dir.path().join("journal.db")).unwrap();
+    let (mut refused, mut read) = (0, 0);
+    for at in (0..whole.len()).step_by(211) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x11;
+        let copy = tempfile::tempdir().unwrap();
+        fs::write(copy.path().join("journal.db"), bytes).unwrap();
+        let Ok(journal) = Journal::open(copy.path()).await else {
+            refused += 1;
+            continue;
+        };
+        drop(journal.events(&deployment).await);
+        drop(journal.order_of(&deployment).await);
+        drop(journal.open_deployments().await);
+        drop(journal.memory(&"shop".parse().unwrap(), &"production".parse().unwrap(), "c1").await);
+        journal.close().await;
+        read += 1;
+    }
+    assert!(refused > 0 && read > 0, "{refused} {read}");
+}
+
+#[tokio::test]
 async fn numbers_and_terms_never_go_down() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(&dir).await;

@@ -1,6 +1,11 @@
 //! Crashes at the worst moment, and what is legal and too large.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use consign_agent::{
     core::Begun,
@@ -16,6 +21,57 @@ use crate::{
     WAITS, succeeded,
     world::{World, supervised},
 };
+
+/// A state directory of its own small filesystem.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> Self {
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(&at).output();
+        let mounted = mounted.expect("this test needs the program mount");
+        assert!(mounted.status.success(), "this test must be able to mount a tmpfs: {mounted:?}");
+        Self(at)
+    }
+
+    fn fill(&self) {
+        let mut ballast = fs::File::create(self.0.join("ballast")).unwrap();
+        let full = std::iter::repeat_with(|| ballast.write_all(&[1; 512])).find_map(Result::err);
+        assert_eq!(full.map(|error| error.kind()), Some(std::io::ErrorKind::StorageFull));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_work_is_refused_before_it_begins_and_the_agent_survives() {
+    let world = World::new();
+    let disk = SmallDisk::mount(world.path("state"));
+    let mut agent = world.start().await;
+    fs::write(world.path("effects/log.go"), "").unwrap();
+    let artifact = world.publish("1.0.0", &[("index", "one")], WAITS);
+    disk.fill();
+    agent.give(world.deploy(&artifact)).await;
+    assert_eq!(agent.refusal().await.0, "disk-full");
+    // More refusals than would fit are all answered.
+    for _ in 0..40 {
+        let reason = "x".repeat(60_000);
+        let mut order = world.order(OrderKind::Return { manifest: artifact.digest, reason });
+        order.server = "web-2".parse().unwrap();
+        agent.give(world.send(&order, &artifact)).await;
+        assert_eq!(agent.refusal().await.0, "wrong-server");
+    }
+    assert!(world.effects().is_empty() && !world.path("apps/shop/releases").exists());
+    fs::remove_file(disk.0.join("ballast")).unwrap();
+    agent.give(world.deploy(&artifact)).await;
+    assert_eq!(agent.outcome().await, succeeded(), "once there is space");
+    agent.kill().await;
+    drop(disk);
+}
 
 /// An agent that dies between the journalled `spawned` and the release.
 #[derive(Debug)]

@@ -123,6 +123,7 @@ pub(crate) struct Agent {
     pub(crate) inbound: mpsc::Sender<Inbound>,
     outbound: mpsc::Receiver<Outbound>,
     task: JoinHandle<Result<(), ManagerError>>,
+    journal: Journal,
 }
 
 impl World {
@@ -271,10 +272,11 @@ impl World {
         let (events, outbound) = mpsc::channel(1024);
         let (inbound, orders) = mpsc::channel(16);
         let allowance = Allowance { app: "shop".parse().unwrap(), users: vec![], units: vec![] };
+        let journal = Journal::open(&self.path("state")).await.unwrap();
         let site = Site {
             state: self.path("state"),
             apps: self.path("apps"),
-            journal: Journal::open(&self.path("state")).await.unwrap(),
+            journal: journal.clone(),
             fetch: self.shelf.clone(),
             processes,
             roots: OneRoot(self.root.clone()),
@@ -293,7 +295,7 @@ impl World {
             outbound: events,
         };
         let task = tokio::spawn(Manager::new(Arc::new(site)).run(orders));
-        Agent { inbound, outbound, task }
+        Agent { inbound, outbound, task, journal }
     }
 
     pub(crate) fn current(&self) -> Option<PathBuf> {
@@ -367,8 +369,8 @@ impl Agent {
     /// The next message that is not about progress.
     pub(crate) async fn hear(&mut self) -> Outbound {
         loop {
-            let message =
-                timeout(PATIENCE, self.outbound.recv()).await.expect("the agent is silent").unwrap();
+            let message = timeout(PATIENCE, self.outbound.recv()).await.expect("the agent is silent");
+            let Some(message) = message else { panic!("the agent ended: {:?}", (&mut self.task).await) };
             if !matches!(message, Outbound::Event { sequence: 0, .. }) {
                 return message;
             }
@@ -417,5 +419,7 @@ impl Agent {
     pub(crate) async fn kill(self) {
         self.task.abort();
         drop(self.task.await);
+        // A process that ends takes its files along; here the connection's thread may still be at them.
+        self.journal.close().await;
     }
 }
