@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_others_could_read_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        drop(LockedState::open(dir.path()).unwrap());
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o700);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();
+            let refused = LockedState::open(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains("belongs to user 65534"), "{refused}");
+        }
+    }
+
+    #[test]
     fn newer_and_broken_versions_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("version"), "2\n").unwrap();

@@ -216,6 +216,29 @@ mod tests {
     }
 
     #[test]
+    fn neither_an_equal_nor_a_lower_nor_an_oversized_one_replaces_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        fs::write(file(dir.path(), 1), authority.root(1)).unwrap();
+        let roots = TrustRoots::open(dir.path(), &authority.pin()).unwrap();
+        roots.take(&[authority.root(2), authority.root(3)]).unwrap();
+        let kept = fs::read(file(dir.path(), 2)).unwrap();
+        let stranger = Authority::new();
+        for version in [0, 1, 2, 3, 5, u64::MAX] {
+            assert!(roots.take(&[stranger.root(version)]).is_err(), "{version}");
+        }
+        // An old one, which this server has taken once, changes nothing; a gap is not bridged by what follows it.
+        roots.take(&[authority.root(1)]).unwrap();
+        assert!(roots.take(&[authority.root(5), authority.root(4)]).is_err());
+        let mut padded = authority.root(4);
+        padded.resize(TRUST_ROOT_BYTES + 1, b' ');
+        assert!(roots.take(&[padded]).is_err());
+        assert_eq!(roots.current().version, 3);
+        assert_eq!(fs::read(file(dir.path(), 2)).unwrap(), kept);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
     fn another_file_in_its_place_is_found_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(file(dir.path(), 1), Authority::new().root(1)).unwrap();

@@ -93,6 +93,29 @@ async fn another_user_has_that_users_groups_and_nothing_of_root() {
 }
 
 #[tokio::test]
+async fn another_users_step_reaches_neither_the_supervisor_nor_its_files() {
+    assert!(rustix::process::geteuid().is_root(), "this test must run as root: it becomes nobody");
+    let deployment = Deployment::start().await;
+    std::fs::set_permissions(deployment.scratch(""), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // As the agent makes it.
+    std::fs::set_permissions(&deployment.directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut spec = AttemptSpec { user: Some("nobody".to_owned()), ..deployment.shell("true") };
+    let directory = deployment.directory.display().to_string();
+    // Its parent is the supervisor. What succeeds is said.
+    let script = format!(
+        "kill -9 $PPID && echo killed; cat /proc/$PPID/environ >/dev/null && echo environ; \
+         ls {directory} && echo listed; for f in supervisor.sock {attempt}.exit {attempt}.log; do \
+         echo x >> {directory}/$f && echo wrote $f; cat {directory}/$f && echo read $f; done; \
+         ls /proc/self/fd | wc -l",
+        attempt = spec.attempt,
+    );
+    spec.argv = vec!["/bin/sh".to_owned(), "-c".to_owned(), script];
+    assert_eq!(deployment.execute(&spec).await.result, StepOutcome::Succeeded);
+    // Only 0, 1, 2 and the directory that is listed were open.
+    assert_eq!(deployment.said(spec.attempt, Stream::Stdout).trim(), "4");
+}
+
+#[tokio::test]
 async fn another_users_processes_are_killed_too() {
     assert!(rustix::process::geteuid().is_root(), "this test must run as root: it becomes nobody");
     let deployment = Deployment::start().await;

@@ -1,5 +1,6 @@
 //! Against a coordinator in this process, over real TLS: what it says is scripted, what the agent does is asserted.
 
+mod hostile;
 mod identity;
 mod shipping;
 mod talk;

@@ -41,7 +41,7 @@ async fn a_manifest_beyond_its_limit_is_refused_before_it_is_read() {
     assert!(matches!(refused, Err(FetchError::TooLong(5000))), "{refused:?}");
 }
 
-fn fetcher(world: &World, limits: ArtifactLimits) -> Fetcher {
+pub(super) fn fetcher(world: &World, limits: ArtifactLimits) -> Fetcher {
     let (_, identity) = watch::channel(world.authority.agent());
     Fetcher::new(world.dialer(), identity, world.roots(), limits)
 }

@@ -58,6 +58,8 @@ pub(super) struct Coordinator {
     /// The pack: its first answer is cut off after this many bytes.
     pub(super) pack: Arc<Vec<u8>>,
     pub(super) cut: Arc<AtomicU32>,
+    /// Transfers bring empty messages without end.
+    pub(super) idle: bool,
     pub(super) fetched_from: Arc<Mutex<Vec<u64>>>,
     pub(super) logs: Arc<Mutex<LogSink>>,
     pub(super) refuse_enrolment: Option<&'static str>,
@@ -166,6 +168,10 @@ impl Agents for Coordinator {
         self.fetched_from.lock().unwrap().push(from);
         let start = usize::try_from(from).unwrap();
         let total = self.pack.len() as u64;
+        if self.idle {
+            let empty = move || Ok(Chunk { offset: from, data: Vec::new().into(), total });
+            return Ok(Response::new(Box::pin(tokio_stream::iter(std::iter::repeat_with(empty)))));
+        }
         let Some(rest) = self.pack.get(start..) else {
             return Err(Status::out_of_range("the pack is shorter"));
         };
@@ -232,6 +238,7 @@ impl World {
             greeting: Vec::new(),
             pack: Arc::new((0..20_000_u32).flat_map(u32::to_le_bytes).collect()),
             cut: Arc::default(),
+            idle: false,
             fetched_from: Arc::default(),
             logs: Arc::default(),
             refuse_enrolment: None,
