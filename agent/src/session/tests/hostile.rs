@@ -9,6 +9,11 @@ use super::{
 };
 use crate::ports::{Fetch as _, FetchError, Inbound};
 
+/// Whatever the session before said last, a heartbeat or nothing, is passed over.
+async fn next_session(world: &mut World) {
+    while world.heard().await.is_some() {}
+}
+
 fn order() -> Kind {
     Kind::Order(Order { document: "{}".into(), statements: vec![] })
 }
@@ -25,13 +30,13 @@ async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
         Kind::EventAck(ack("../../etc/passwd")),
         Kind::EventAck(ack("")),
     ] {
-        world.hello().await;
+        next_session(&mut world).await;
         assert!(matches!(agent.told().await, Inbound::Connected));
         world.say(game).await;
         // Nothing said after it in the same session is heard.
         world.say(order()).await;
     }
-    world.hello().await;
+    next_session(&mut world).await;
     assert!(matches!(agent.told().await, Inbound::Connected));
     world.say(order()).await;
     assert!(matches!(agent.told().await, Inbound::Order { .. }), "and it still serves");
