@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use super::*;
 
 /// Deeper than any path can name, and than a thread's stack or its files would bear.
-const DEEP: usize = 12_000;
+const DEEP: usize = 5_000;
 /// An account that is not the one which runs the tests.
 const STRANGER: u32 = 65_534;
 
