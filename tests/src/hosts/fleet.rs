@@ -104,10 +104,16 @@ fn base_tree() -> PathBuf {
     tree
 }
 
-/// Cargo's target directory, found from where the test binary lies: `target/<profile>/deps/<binary>`.
+/// Where this profile's binaries lie: `target/<profile>`, for a test in `deps` below it as for a program beside them.
+pub fn profile_directory() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let directory = program.parent().unwrap();
+    if directory.ends_with("deps") { directory.parent().unwrap().to_owned() } else { directory.to_owned() }
+}
+
+/// Cargo's target directory.
 pub fn target_directory() -> PathBuf {
-    let binary = std::env::current_exe().unwrap();
-    binary.ancestors().nth(3).unwrap().to_owned()
+    profile_directory().parent().unwrap().to_owned()
 }
 
 /// Runs a command that must succeed.

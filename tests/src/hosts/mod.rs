@@ -5,5 +5,5 @@
 mod fleet;
 mod host;
 
-pub use fleet::{Fleet, target_directory};
+pub use fleet::{Fleet, profile_directory, target_directory};
 pub use host::{Host, Output};

@@ -14,11 +14,11 @@ pub use production::{LONG, Production, SLOW};
 
 use std::path::PathBuf;
 
+use crate::hosts::profile_directory;
+
 /// A binary of the workspace, built beforehand (`make test` does).
 pub fn binary(name: &str) -> PathBuf {
-    // target/<profile>/deps/<test binary>
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join(name);
+    let path = profile_directory().join(name);
     assert!(
         path.exists(),
         "{} is not built: run `cargo build --workspace --bins --examples`",
