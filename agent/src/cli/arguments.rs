@@ -30,7 +30,8 @@ pub(super) struct Global {
     /// Where apps live, one directory each [default: /srv]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) apps: Option<PathBuf>,
-    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    /// How results are printed
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub(super) output: Output,
 }
 
@@ -85,7 +86,7 @@ pub(super) struct EnrollArguments {
     /// An app that may be deployed here; may be given several times
     #[arg(long, value_name = "APP")]
     pub(super) allow_app: Vec<App>,
-    /// A user that steps of these apps may run as
+    /// A user that steps of these apps may run as; a step that names none runs as the agent's: root
     #[arg(long, value_name = "USER", requires = "allow_app")]
     pub(super) allow_user: Vec<String>,
     /// A systemd unit that steps of these apps may act on

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, arguments: EnrollArguments) -> Done {
     let enrolled = runtime()?.block_on(enroll::enroll(&request, proxies, confirm))?;
     match global.output {
         Output::Json => say(serde_json::to_string(&enrolled)?),
-        Output::Text => tell(&enrolled, allows_nothing),
+        Output::Text => tell(&enrolled, allows_nothing, global),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,12 +62,22 @@ fn asked() -> bool {
         && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-fn tell(enrolled: &Enrolled, allows_nothing: bool) {
+fn tell(enrolled: &Enrolled, allows_nothing: bool, global: &Global) {
     say(format!("Enrolled as {} in {} ({})", enrolled.server, enrolled.environment, enrolled.identity));
     say(format!("Own key              {}", enrolled.key));
     say(format!("Certificate until    {}, renewed by itself", enrolled.certificate_expires));
     if allows_nothing {
         say(format!("No app is allowed here yet: add one under [[allow]] in {}.", enrolled.config.display()));
     }
-    say("Next: `systemctl start consign-agent`, or `consign-agent run` in the foreground.");
+    // Where all is in its usual place the unit finds it; elsewhere the next command needs the same options.
+    let places = [("--state", &global.state), ("--apps", &global.apps), ("--config", &global.config)];
+    let given: Vec<String> = places
+        .iter()
+        .filter_map(|(option, path)| path.as_ref().map(|path| format!(" {option} {}", path.display())))
+        .collect();
+    if given.is_empty() {
+        say("Next: `systemctl start consign-agent`, or `consign-agent run` in the foreground.");
+    } else {
+        say(format!("Next: consign-agent run{}", given.concat()));
+    }
 }

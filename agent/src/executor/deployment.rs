@@ -492,7 +492,11 @@ where
         protected.extend(self.current_release());
         self.on_disk("old releases could not be removed", move |app| {
             let protected: Vec<&str> = protected.iter().map(String::as_str).collect();
-            app.prune(keep, &protected).map(|removed| tracing::info!(?removed, "pruned"))
+            app.prune(keep, &protected).map(|removed| {
+                if !removed.is_empty() {
+                    tracing::info!(?removed, "pruned");
+                }
+            })
         })
         .await;
     }

@@ -22,9 +22,13 @@ pub enum Refusal {
     WrongSubject { manifest: Sha256 },
     #[error("the manifest's bytes do not have the digest {expected}")]
     ManifestDigest { expected: Sha256 },
-    #[error("the trust root does not name {app}; add it with `consign trust update --add-app {app}`")]
+    #[error(
+        "the trust root does not name the app {app}; `consign trust show` shows those it names, `consign trust update --add-app {app}` adds it"
+    )]
     AppUnknown { app: App },
-    #[error("the trust root does not name the environment {environment}")]
+    #[error(
+        "the trust root does not name the environment {environment}; `consign trust show` shows those it names, `consign trust update --add-env {environment}` adds it"
+    )]
     EnvironmentUnknown { environment: Environment },
     #[error("the gate of {environment} requires {predicate}, which this version of consign cannot check yet")]
     GateUnsupported { environment: Environment, predicate: String },
@@ -39,16 +43,18 @@ pub enum Refusal {
     #[error("another order with the id {order} was received before")]
     Equivocation { order: Id },
     #[error(
-        "{ordered:?} is older than {known:?}, which this server has deployed or seen; publish again to go back"
+        "it was published at {ordered}, and this server has accepted what was published at {known}; run `consign artifact publish` for it again to go back to it"
     )]
     Older { ordered: OrderingNumber, known: OrderingNumber },
-    #[error("this ordering statement has succeeded here already; publish again to deploy once more")]
+    #[error(
+        "published at {number}, this has been deployed here already, and what is signed once is deployed once; run `consign artifact publish` for it again"
+    )]
     UsedUp { number: OrderingNumber },
-    #[error("signed at {number:?}, more than ten minutes ahead of this server's clock ({now})")]
+    #[error("signed at {number}, more than ten minutes ahead of this server's clock ({now})")]
     FarFuture { number: OrderingNumber, now: UnixMs },
     #[error("signed in epoch {given}, the trust root's epoch of the app is {current}")]
     WrongEpoch { given: u64, current: u64 },
-    #[error("published at {number:?}, below the trust root's floor {floor:?}")]
+    #[error("published at {number}, below the trust root's floor {floor}")]
     BelowFloor { number: OrderingNumber, floor: OrderingNumber },
     #[error("{manifest} is revoked by the trust root")]
     Revoked { manifest: Sha256 },
@@ -56,11 +62,17 @@ pub enum Refusal {
     TrustRootExpired { expired: UnixMs },
     #[error("trust root: {why}")]
     TrustRootInvalid { why: String },
-    #[error("{app} is not allowed on this server; root allows it in agent.toml")]
+    #[error(
+        "{app} is not allowed on this server; root allows it there: an [[allow]] with app = \"{app}\" in agent.toml, then restart consign-agent"
+    )]
     AppNotAllowed { app: App },
-    #[error("step {step}: {app} may not run as user {user} on this server; root allows it in agent.toml")]
+    #[error(
+        "step {step}: {app} may not run as user {user} on this server; root allows it there: \"{user}\" in users of its [[allow]] in agent.toml, then restart consign-agent (a step that names no user runs as the agent's)"
+    )]
     UserNotAllowed { app: App, step: String, user: String },
-    #[error("step {step}: {app} may not act on unit {unit} on this server; root allows it in agent.toml")]
+    #[error(
+        "step {step}: {app} may not act on unit {unit} on this server; root allows it there: \"{unit}\" in units of its [[allow]] in agent.toml, then restart consign-agent"
+    )]
     UnitNotAllowed { app: App, step: String, unit: String },
     #[error("step {step}: the agent runs without root, so it cannot {what}")]
     NeedsRoot { step: String, what: &'static str },

@@ -189,6 +189,15 @@ pub struct OrderingNumber {
     pub ms: UnixMs,
 }
 
+impl std::fmt::Display for OrderingNumber {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.epoch {
+            0 => write!(f, "{}", self.ms),
+            epoch => write!(f, "{} in epoch {epoch}", self.ms),
+        }
+    }
+}
+
 /// `consign:published/v1`. Subject: the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

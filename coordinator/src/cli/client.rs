@@ -104,7 +104,7 @@ impl Client {
                 "an admin adds you with `consign operator add NAME`; then `consign operator join TOKEN` here",
             ),
             Code::PermissionDenied => Failure::new(format!("not allowed: {message}")).next(
-                "`consign status` shows your role; an admin gives another one with `consign operator add`",
+                "`consign status` shows your role; an admin gives another one with `consign operator add NAME --role ROLE --replace`",
             ),
             Code::Unavailable => {
                 Failure::new(format!("the coordinator at {place} is not available: {message}"))

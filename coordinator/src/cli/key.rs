@@ -39,6 +39,7 @@ pub(crate) struct GenerateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
+    /// A .key or .pub file
     file: PathBuf,
 }
 

@@ -39,6 +39,7 @@ pub(crate) enum OperatorCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
+    /// Who joins: a person's or a CI's name
     name: ServerName,
     /// What they may do
     #[arg(long, value_enum)]
@@ -55,7 +56,7 @@ pub(crate) struct AddArgs {
 enum OperatorRole {
     /// Sees everything
     Viewer,
-    /// And starts, aborts and rolls back rollouts
+    /// And starts, aborts and rolls back rollouts, disables and enables servers
     Deployer,
     /// Publishes artifacts and starts rollouts
     Ci,
@@ -65,12 +66,13 @@ enum OperatorRole {
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// consign1.…
+    /// The string that `consign operator add` printed
     token: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
+    /// The operator's name
     name: ServerName,
 }
 

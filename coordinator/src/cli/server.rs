@@ -68,11 +68,13 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct NameArgs {
+    /// The server's name
     name: ServerName,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DisableArgs {
+    /// The server's name
     name: ServerName,
     /// Why, for those who find it disabled
     #[arg(long)]
@@ -155,7 +157,11 @@ async fn token(args: TokenArgs, home: &Home, client: &Client, printer: &Printer)
             "the trust root does not name the environment {}",
             args.environment
         ))
-        .next(format!("name it: consign trust update --add-env {}", args.environment)));
+        .next(format!(
+            "it names {}; another one: consign trust update --add-env {}",
+            names(root.environments.keys()),
+            args.environment
+        )));
     }
     let request = v1::CreateTokenRequest {
         name: args.name.to_string(),
@@ -251,6 +257,12 @@ fn offset(ms: i64) -> String {
     format!("{} {way}", span(Duration::from_millis(ms.unsigned_abs())))
 }
 
+/// `production, staging`
+pub(super) fn names<T: std::fmt::Display>(names: impl Iterator<Item = T>) -> String {
+    let names: Vec<String> = names.map(|name| name.to_string()).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}
+
 fn labels(server: &Server) -> String {
     server.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
 }
@@ -270,18 +282,21 @@ fn list_text(servers: &[Server], now: UnixMs) -> String {
                     format!("{}@{version}", app.app)
                 })
                 .collect();
-            let seen = if server.online { "now".into() } else { ago(server.last_seen_ms, now) };
             vec![
                 server.name.clone(),
                 server.environment.clone(),
                 state(server),
-                seen,
+                seen(server, now),
                 apps.join(" "),
                 labels(server),
             ]
         })
         .collect();
     table(&["SERVER", "ENVIRONMENT", "STATE", "SEEN", "APPS", "LABELS"], &rows)
+}
+
+fn seen(server: &Server, now: UnixMs) -> String {
+    if server.online { "now".into() } else { ago(server.last_seen_ms, now) }
 }
 
 fn show_text(server: &Server, now: UnixMs) -> String {
@@ -299,7 +314,7 @@ fn show_text(server: &Server, now: UnixMs) -> String {
         row("disabled", format!("by {}: {}", server.disabled_by, server.disabled_reason));
     }
     row("labels", labels(server));
-    row("seen", ago(server.last_seen_ms, now));
+    row("seen", seen(server, now));
     row("identity", server.identity.clone());
     row("certificate", format!("until {}", UnixMs(server.certificate_expires_ms)));
     // All else an agent tells when it first connects.

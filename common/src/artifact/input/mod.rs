@@ -59,7 +59,7 @@ pub enum InputError {
     #[error("all files together have more than {0} bytes")]
     TooLarge(u64),
     #[error(
-        "no consign.toml at the root of the input; give the plan with --plan, or cut a top directory with --strip-components"
+        "no consign.toml at the root of the input; put the plan there, or give it with --plan FILE; is there a top directory to cut? --strip-components 1"
     )]
     NoPlan,
     #[error("{0}")]

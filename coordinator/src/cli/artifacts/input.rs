@@ -26,14 +26,22 @@ pub(super) struct Called {
     pub(super) version: Option<Version>,
     pub(super) platform: Option<Platform>,
     pub(super) strip_components: usize,
+    pub(super) plan: Option<PathBuf>,
 }
 
 pub(super) fn open(path: &Path, called: Called) -> Result<Input> {
     let limits = ArtifactLimits::default();
     if path.extension().is_some_and(|ending| ending == "consign") {
-        if called.version.is_some() || called.platform.is_some() || called.strip_components > 0 {
-            return Err(Failure::usage(format!("{} has its version and platform already", path.display()))
-                .next("leave --version, --platform and --strip-components away"));
+        if called.version.is_some()
+            || called.platform.is_some()
+            || called.strip_components > 0
+            || called.plan.is_some()
+        {
+            return Err(Failure::usage(format!(
+                "{} has its version, platform and plan already",
+                path.display()
+            ))
+            .next("leave --version, --platform, --strip-components and --plan away"));
         }
         return whole(path.to_owned(), None, &limits);
     }
@@ -41,14 +49,11 @@ pub(super) fn open(path: &Path, called: Called) -> Result<Input> {
         Failure::usage("which version is it?")
             .next("give --version V, or publish a file that `consign artifact pack` made")
     })?;
+    let plan = called.plan.as_deref().map(pack::plan_from).transpose()?;
     let spool = tempfile::tempdir().doing(|| "failed to make a temporary directory".into())?;
     let identity = artifact::Identity { version, platform: called.platform };
-    let options = Options {
-        plan: None,
-        strip_components: called.strip_components,
-        limits: &limits,
-        spool: spool.path(),
-    };
+    let options =
+        Options { plan, strip_components: called.strip_components, limits: &limits, spool: spool.path() };
     let mut built = pack::build(path, &identity, &options)?;
     let packed = spool.path().join("artifact.consign");
     ArtifactFile::write(&packed, &mut built).doing(|| "failed to pack".into())?;
@@ -72,7 +77,7 @@ mod tests {
 
     fn called(version: Option<&str>) -> Called {
         let version = version.map(|version| version.parse().unwrap());
-        Called { version, platform: None, strip_components: 0 }
+        Called { version, platform: None, strip_components: 0, plan: None }
     }
 
     #[test]
@@ -99,7 +104,7 @@ mod tests {
         let failure = open(dir.path(), called(None)).err().unwrap();
         assert!(failure.next.unwrap().contains("--version"));
         let failure = open(&dir.path().join("shop.consign"), called(Some("1"))).err().unwrap();
-        assert!(failure.what.contains("version and platform already"));
+        assert!(failure.what.contains("version, platform and plan already"));
         let failure = open(&dir.path().join("missing.tar.gz"), called(Some("1"))).err().unwrap();
         assert!(failure.what.contains("missing.tar.gz"));
     }

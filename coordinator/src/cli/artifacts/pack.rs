@@ -159,7 +159,7 @@ fn refuse_inside(input: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn plan_from(path: &Path) -> Result<(String, String)> {
+pub(super) fn plan_from(path: &Path) -> Result<(String, String)> {
     let bytes = read(path, PLAN_BYTES as u64)?;
     let text = String::from_utf8(bytes).at("read as UTF-8", path)?;
     Ok((text, path.display().to_string()))

@@ -35,6 +35,7 @@ use crate::cli::{
     output::Artifact,
     print::{Format, Printer},
     profile::Home,
+    server::names,
     text::size,
     trust,
 };
@@ -54,7 +55,8 @@ pub(crate) struct PublishArgs {
     /// A .consign file, a directory with a consign.toml, or a .tar.gz
     #[arg(value_name = "FILE|DIR|TGZ")]
     input: PathBuf,
-    /// The version, where the input is not packed yet
+    /// The version, where the input is not packed yet. The same version again is signed anew: so it may be
+    /// deployed once more, also where a newer one is
     #[arg(long, value_name = "V")]
     version: Option<Version>,
     /// The platform it is for, as linux-x86_64; without it, any
@@ -63,6 +65,9 @@ pub(crate) struct PublishArgs {
     /// Cut leading directories from every path: 1 for npm's package/
     #[arg(long, value_name = "N", default_value_t = 0)]
     strip_components: usize,
+    /// The plan, where the input has no consign.toml
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
     /// The publisher's key; repeat it where the threshold is above one. Default: $CONSIGN_PUBLISHER_KEY (the
     /// file's content or its path), then keys/publisher.key of the home
     #[arg(long = "key", value_name = "FILE")]
@@ -71,8 +76,12 @@ pub(crate) struct PublishArgs {
 
 pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer: &Printer) -> Result<()> {
     let keys = keys(&args.keys, home)?;
-    let called =
-        Called { version: args.version, platform: args.platform, strip_components: args.strip_components };
+    let called = Called {
+        version: args.version,
+        platform: args.platform,
+        strip_components: args.strip_components,
+        plan: args.plan,
+    };
     let path = args.input;
     let input = tokio::task::spawn_blocking(move || input::open(&path, called))
         .await
@@ -115,8 +124,10 @@ fn parse_key(content: &str) -> Result<SigningKey> {
 fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[SigningKey]) -> Result<Vec<u8>> {
     let app = &manifest.app;
     let trust: &AppTrust = root.apps.get(app).ok_or_else(|| {
-        Failure::refused(format!("the trust root does not name {app}"))
-            .next(format!("its owner adds it: consign trust update --add-app {app}"))
+        Failure::refused(format!("the trust root does not name {app}")).next(format!(
+            "it names {}; its owner adds another one: consign trust update --add-app {app}",
+            names(root.apps.keys())
+        ))
     })?;
     for key in keys {
         let id = key.public().id();

@@ -35,7 +35,7 @@ pub(super) fn scrolled(change: &Change) -> Option<String> {
 pub(super) fn standing(view: &View, now: UnixMs, size: Size) -> Vec<String> {
     let until = view.rollout.ended_ms.map_or(now, UnixMs);
     let took = span(until.since(UnixMs(view.rollout.started_ms)));
-    let mut lines = vec![String::new(), format!("{}  {took}", of_rollout(&view.rollout))];
+    let mut lines = vec![String::new(), format!("{}  {took}", of_rollout(&view.current()))];
     // Leaves room for at least half a screen of output.
     let room = (size.rows / 2).saturating_sub(3).max(3);
     let mut deployments: Vec<&Deployment> = view.deployments.values().collect();
@@ -56,7 +56,8 @@ pub(super) fn standing(view: &View, now: UnixMs, size: Size) -> Vec<String> {
 fn server(deployment: &Deployment, now: UnixMs, width: usize) -> String {
     let name = escape_line(&deployment.server);
     let state = escape_line(&deployment.state);
-    let mut line = format!("  {name:width$}  wave {}  {state:10}", deployment.wave);
+    let wave = if deployment.wave == 0 { "-".into() } else { deployment.wave.to_string() };
+    let mut line = format!("  {name:width$}  wave {wave}  {state:10}");
     match running(deployment) {
         Some(step) if !is_final(&deployment.state) => {
             let done = deployment.steps.iter().filter(|step| is_final(&step.state)).count();

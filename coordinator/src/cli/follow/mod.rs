@@ -14,5 +14,5 @@ mod tests;
 
 pub(super) use logs::{Output, Outputs, Part};
 pub(super) use plain::line_of_output;
-pub(super) use result::result_table;
+pub(super) use result::{result_line, result_servers, result_table};
 pub(super) use run::{follow, json_of_record};

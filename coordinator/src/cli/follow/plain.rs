@@ -16,7 +16,8 @@ pub(super) fn line(change: &Change) -> String {
         Change::Rollout { at, rollout } => format!("{} {}", precise(*at), of_rollout(rollout)),
         Change::Server { at, server, wave, state, because } => {
             let because = reason(because);
-            format!("{} {server}: {state} (wave {wave}){because}", precise(*at))
+            let wave = if *wave == 0 { String::new() } else { format!(" (wave {wave})") };
+            format!("{} {server}: {state}{wave}{because}", precise(*at))
         }
         Change::StepBegan { at, server, step, phase, attempt } => {
             let way = if phase == "return" { " on the way back" } else { "" };
@@ -39,11 +40,11 @@ pub(crate) fn line_of_output(output: &Output) -> String {
     format!("{at} {server} {step} | {text}")
 }
 
-/// `rollout 0a1b2c3d: running: shop 1.2.0 to production`
+/// `rollout 0a1b2c3d: running: shop 1.2.0 to production`, or, on the way back, `shop back from 1.2.0 in production`
 pub(super) fn of_rollout(rollout: &Rollout) -> String {
-    let verb = if rollout.kind == "return" { "back to" } else { "to" };
+    let (before, between) = if rollout.kind == "return" { ("back from ", "in") } else { ("", "to") };
     format!(
-        "rollout {}: {}: {} {} {verb} {}{}",
+        "rollout {}: {}: {} {before}{} {between} {}{}",
         short(&rollout.id, 8),
         escape_line(&rollout.state),
         escape_line(&rollout.app),

@@ -7,12 +7,20 @@ use consign_common::{terminal::escape_line, time::UnixMs};
 use super::{plain::of_rollout, view::because};
 use crate::cli::{
     output::{Deployment, Rollout},
-    text::{span, table},
+    text::{short, span, table},
 };
 
 pub(crate) fn result_table(rollout: &Rollout) -> String {
-    let mut text = of_rollout(rollout);
-    text.push('\n');
+    format!("{}\n{}", result_line(rollout), result_servers(rollout))
+}
+
+pub(crate) fn result_line(rollout: &Rollout) -> String {
+    of_rollout(rollout)
+}
+
+/// All but the first line, which `--follow` has printed as the last happening.
+pub(crate) fn result_servers(rollout: &Rollout) -> String {
+    let mut text = String::new();
     let mut deployments: Vec<&Deployment> = rollout.deployments.iter().collect();
     deployments.sort_by(|one, other| (one.wave, &one.server).cmp(&(other.wave, &other.server)));
     if !deployments.is_empty() {
@@ -27,13 +35,39 @@ pub(crate) fn result_table(rollout: &Rollout) -> String {
             text.push_str(&format!("  {step} on {}: {because}\n", servers.join(", ")));
         }
     }
+    let commands = logs_of_failed(rollout, &deployments);
+    if !commands.is_empty() {
+        text.push_str("\nwhat they wrote\n");
+        text.extend(commands.iter().map(|command| format!("  {command}\n")));
+    }
     text
+}
+
+/// Where to read on: one command per step that went wrong, for the first server where it did.
+fn logs_of_failed(rollout: &Rollout, deployments: &[&Deployment]) -> Vec<String> {
+    let mut commands = BTreeMap::new();
+    for deployment in deployments {
+        let wrong =
+            deployment.steps.iter().filter(|step| matches!(step.state.as_str(), "failed" | "unknown"));
+        for step in wrong {
+            let (id, server) = (short(&rollout.id, 8), escape_line(&deployment.server));
+            let name = escape_line(&step.name);
+            let command = format!("consign rollout logs {id} --server {server} --step {name}");
+            commands.entry((&step.phase, step.index)).or_insert(command);
+        }
+    }
+    commands.into_values().collect()
 }
 
 fn row(deployment: &Deployment) -> Vec<String> {
     let took = took(deployment).map(span).unwrap_or_default();
     let because = because(&deployment.state, &deployment.because);
-    vec![deployment.server.clone(), deployment.wave.to_string(), deployment.state.clone(), took, because]
+    vec![deployment.server.clone(), wave(deployment.wave), deployment.state.clone(), took, because]
+}
+
+/// A server that takes no part is in no wave.
+fn wave(wave: u32) -> String {
+    if wave == 0 { "-".into() } else { wave.to_string() }
 }
 
 /// From the first step's beginning to the last one's end.

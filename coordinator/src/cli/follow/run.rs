@@ -16,7 +16,7 @@ use super::{
     Part,
     live::{self, Size},
     plain,
-    result::result_table,
+    result::{result_servers, result_table},
     view::{Change, Event, View},
 };
 use crate::cli::{
@@ -214,7 +214,7 @@ impl Follower<'_> {
                 self.draw(&[], Vec::new())?;
                 self.printer.raw(&format!("\n{}", result_table(&rollout)))?;
             }
-            Screen::Plain => self.printer.raw(&format!("\n{}", result_table(&rollout)))?,
+            Screen::Plain => self.printer.raw(&result_servers(&rollout))?,
         }
         Ok(exit)
     }

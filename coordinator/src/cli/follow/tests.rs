@@ -9,7 +9,7 @@ use consign_proto::v1::{Deployment, FollowEvent, LogPart, Rollout, StepView, fol
 use super::{
     live::{self, Size},
     plain,
-    result::result_table,
+    result::result_servers,
     view::{Event, View},
 };
 use crate::cli::failure::Exit;
@@ -145,7 +145,7 @@ fn plain_lines(view: &mut View, events: Vec<Event>) -> Vec<String> {
 fn in_ci_every_happening_is_a_line() {
     let mut view = View::default();
     let lines = plain_lines(&mut view, recorded()).join("\n");
-    insta::assert_snapshot!(format!("{lines}\n\n{}", result_table(&view.whole())));
+    insta::assert_snapshot!(format!("{lines}\n{}", result_servers(&view.whole())));
     assert_eq!(Exit::of_rollout(view.whole().exit_code), Exit::Stopped);
 }
 

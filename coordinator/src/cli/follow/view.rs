@@ -97,6 +97,19 @@ impl View {
         Rollout { deployments: self.deployments.values().cloned().collect(), ..self.rollout.clone() }
     }
 
+    /// The rollout with the wave that its servers are in: the coordinator tells of a rollout when its state changes,
+    /// and of its servers in between.
+    pub(crate) fn current(&self) -> Rollout {
+        let mut rollout = self.rollout.clone();
+        if rollout.state == "running" && rollout.because.starts_with("wave ") {
+            let open = self.deployments.values().filter(|deployment| !is_final(&deployment.state));
+            let last = self.deployments.keys().map(|(wave, _)| *wave).max().unwrap_or(0);
+            let wave = open.map(|deployment| deployment.wave).min().unwrap_or(last);
+            rollout.because = format!("wave {wave} of {last}");
+        }
+        rollout
+    }
+
     /// Takes an event and gives what it changed; `json` gets the lines of `--output json`.
     pub(crate) fn apply(&mut self, event: Event, mut json: impl FnMut(Line)) -> Vec<Change> {
         let mut changes = Vec::new();

@@ -11,7 +11,7 @@ use super::{logs, resolve::resolve};
 use crate::cli::{
     client::{Client, unary},
     failure::{Exit, Result},
-    follow::{follow, result_table},
+    follow::{follow, result_line, result_servers, result_table},
     output::Rollout,
     print::{Format, Printer},
     text::{ago, artifact_name, short, span, table},
@@ -53,6 +53,7 @@ pub(crate) struct StartArgs {
     /// As shop@1.4.0
     #[arg(value_name = "APP@VERSION", value_parser = artifact_name)]
     artifact: (App, Version),
+    /// The environment whose servers get it
     #[arg(long = "env", value_name = "ENV")]
     environment: Environment,
     /// How many servers have it after this wave: a number or a percentage; repeat it. Without: all at once
@@ -61,7 +62,7 @@ pub(crate) struct StartArgs {
     /// Only these servers: web-1,web-2 or role=web,zone!=b
     #[arg(long, value_name = "SELECTOR")]
     only: Option<String>,
-    /// Also where it is what runs
+    /// Also where it is what runs; publish it again first, for what is signed once is deployed once
     #[arg(long)]
     force: bool,
     /// Stay and show what happens
@@ -71,8 +72,10 @@ pub(crate) struct StartArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    /// Only this app's
     #[arg(long)]
     app: Option<App>,
+    /// Only this environment's
     #[arg(long = "env", value_name = "ENV")]
     environment: Option<Environment>,
     /// How many at most
@@ -118,6 +121,7 @@ pub(crate) struct RollbackArgs {
     /// The app, with --env
     #[arg(required_unless_present = "rollout", requires = "environment")]
     app: Option<App>,
+    /// The environment, with APP
     #[arg(long = "env", value_name = "ENV", requires = "app")]
     environment: Option<Environment>,
     /// The servers that this rollout changed, instead of APP and --env
@@ -145,7 +149,7 @@ pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Prin
                 .show_rollout(unary(request))
                 .await
                 .map_err(|status| client.failure(status))?;
-            printer.show(&Rollout::from(answer.into_inner()), result_table)?;
+            printer.show(&Rollout::from(answer.into_inner()), show_text)?;
             Ok(Exit::Done)
         }
         RolloutCommand::Follow(args) => {
@@ -225,6 +229,12 @@ async fn list(args: ListArgs, client: &Client, printer: &Printer) -> Result<Exit
     Ok(Exit::Done)
 }
 
+fn show_text(rollout: &Rollout) -> String {
+    let ended = rollout.ended_ms.map_or(String::new(), |at| format!(", ended {}", UnixMs(at)));
+    let (first, rest) = (result_line(rollout), result_servers(rollout));
+    format!("{first}\nstarted {} by {}{ended}\n{rest}", UnixMs(rollout.started_ms), rollout.started_by)
+}
+
 fn list_text(rollouts: &[Rollout], now: UnixMs) -> String {
     if rollouts.is_empty() {
         return "no rollouts; begin with `consign rollout start APP@VERSION --env ENV`\n".into();
@@ -236,7 +246,7 @@ fn list_text(rollouts: &[Rollout], now: UnixMs) -> String {
             vec![
                 short(&rollout.id, 8),
                 rollout.kind.clone(),
-                format!("{}@{}", rollout.app, rollout.version),
+                of_artifact(rollout),
                 rollout.environment.clone(),
                 rollout.state.clone(),
                 ago(rollout.started_ms, now),
@@ -246,4 +256,10 @@ fn list_text(rollouts: &[Rollout], now: UnixMs) -> String {
         })
         .collect();
     table(&["ROLLOUT", "KIND", "ARTIFACT", "ENVIRONMENT", "STATE", "STARTED", "TOOK", "BY"], &rows)
+}
+
+/// What a rollout brings, or takes away.
+fn of_artifact(rollout: &Rollout) -> String {
+    let from = if rollout.kind == "return" { "from " } else { "" };
+    format!("{from}{}@{}", rollout.app, rollout.version)
 }

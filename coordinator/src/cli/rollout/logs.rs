@@ -1,16 +1,20 @@
 //! `consign rollout logs`: what steps printed, from the beginning or from an offset, and on as it comes.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use consign_common::time::{Clock, SystemClock};
+use consign_common::{
+    terminal::escape_line,
+    time::{Clock, SystemClock},
+};
 use consign_proto::v1;
 
 use super::{commands::LogsArgs, resolve::resolve};
 use crate::cli::{
-    client::{Client, is_transient},
+    client::{Client, is_transient, unary},
     failure::{Exit, Failure, Result},
     follow::{Output, Outputs, Part, json_of_record, line_of_output},
     print::{Format, Printer},
+    server::names,
 };
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -21,14 +25,16 @@ pub(super) async fn run(args: LogsArgs, client: &Client, printer: &Printer) -> R
         return Err(Failure::usage("--since is an offset in one step's log")
             .next("say which: --server NAME --step NAME"));
     }
+    let rollout = resolve(client, &args.rollout).await?;
+    known(&rollout, &args, client).await?;
     let request = v1::ReadLogsRequest {
-        rollout: resolve(client, &args.rollout).await?,
+        rollout,
         server: args.server.map(String::from).unwrap_or_default(),
         step: args.step.map(String::from).unwrap_or_default(),
         since: args.since,
         follow: args.follow,
     };
-    let mut reader = Reader { outputs: Outputs::since(args.since), printer };
+    let mut reader = Reader { outputs: Outputs::since(args.since), printer, wrote: Wrote::Nothing };
     tokio::select! {
         read = reader.until_end(client, &request) => read?,
         signal = tokio::signal::ctrl_c() => {
@@ -38,12 +44,45 @@ pub(super) async fn run(args: LogsArgs, client: &Client, printer: &Printer) -> R
         }
     }
     reader.finish()?;
+    if reader.wrote == Wrote::Nothing && printer.format() == Format::Text {
+        printer.note("nothing was written")?;
+    }
     Ok(Exit::Done)
+}
+
+/// A name that is not in the rollout would be followed in silence.
+async fn known(rollout: &str, args: &LogsArgs, client: &Client) -> Result<()> {
+    if args.server.is_none() && args.step.is_none() {
+        return Ok(());
+    }
+    let request = unary(v1::ShowRolloutRequest { rollout: rollout.to_owned() });
+    let answer = client.operators().show_rollout(request).await.map_err(|status| client.failure(status))?;
+    let deployments = answer.into_inner().deployments;
+    let servers: BTreeSet<&str> = deployments.iter().map(|deployment| deployment.server.as_str()).collect();
+    if let Some(server) = args.server.as_ref().filter(|server| !servers.contains(server.as_str())) {
+        return Err(Failure::new(format!("{server} is not in this rollout"))
+            .next(format!("its servers: {}", escape_line(&names(servers.iter())))));
+    }
+    // Before a server has accepted its order nobody knows the steps.
+    let steps: BTreeSet<&str> =
+        deployments.iter().flat_map(|deployment| &deployment.steps).map(|step| step.name.as_str()).collect();
+    match args.step.as_ref().filter(|step| !steps.is_empty() && !steps.contains(step.as_str())) {
+        Some(step) => Err(Failure::new(format!("no step of this rollout is called {step}"))
+            .next(format!("its steps: {}", escape_line(&names(steps.iter()))))),
+        None => Ok(()),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrote {
+    Nothing,
+    Something,
 }
 
 struct Reader<'a> {
     outputs: Outputs,
     printer: &'a Printer,
+    wrote: Wrote,
 }
 
 impl Reader<'_> {
@@ -91,6 +130,7 @@ impl Reader<'_> {
     }
 
     fn take(&mut self, part: &Part) -> Result<()> {
+        self.wrote = Wrote::Something;
         let (mut records, mut lines) = (Vec::new(), Vec::new());
         let record = |part: &Part, offset, record: &_| records.push(json_of_record(part, offset, record));
         self.outputs.push(part, record, |output| lines.push(output));
