@@ -50,7 +50,7 @@ fi
 systemctl daemon-reload
 systemctl --quiet enable consign.service
 
-if [ ! -e /var/lib/consign/coordinator.bundle ]; then
+if [ ! -e /var/lib/consign/coordinator.bundle ] && [ ! -e /var/lib/consign/consign.db ]; then
     echo "$(/usr/local/bin/consign --version) is installed. Next: run 'consign init' on your own machine, bring its"
     echo "coordinator.bundle here, and run this again with --bundle coordinator.bundle"
 elif [ "$changed" = yes ]; then

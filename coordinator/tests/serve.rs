@@ -28,6 +28,9 @@ async fn a_bundle_is_imported_once_and_no_other_after_it() {
     options.bundle = bundle;
     start(&options, &clock).await.unwrap().stop().await;
     start(&options, &clock).await.unwrap().stop().await;
+    // Deleted as its import asks, and still named by a unit.
+    std::fs::remove_file(options.bundle.as_ref().unwrap()).unwrap();
+    start(&options, &clock).await.unwrap().stop().await;
     options.bundle = None;
     start(&options, &clock).await.unwrap().stop().await;
 

@@ -19,7 +19,8 @@ fail() { echo "demo: $*" >&2; exit 1; }
 cleanup() {
     status=$?
     if [ "${CONSIGN_DEMO_KEEP:-}" = 1 ] && [ $status -eq 0 ]; then
-        echo "kept: $work; processes:$processes"
+        echo "kept: $work; processes:$processes; to go on:"
+        echo "  export CONSIGN_HOME=$CONSIGN_HOME CONSIGN_ADDRESS=$CONSIGN_ADDRESS PATH=$bin:\$PATH"
         return
     fi
     for server in web-1 web-2 web-3; do
@@ -113,8 +114,6 @@ pages
 
 say "Done. How to go on"
 cat <<'END'
-  CONSIGN_DEMO_KEEP=1 make demo    keeps coordinator, agents and app running
-  consign rollout list             what was rolled out, and how it ended
-  consign rollout logs ID          every byte that the steps printed
-  README.md                        install both parts on real servers
+  CONSIGN_DEMO_KEEP=1 make demo    keeps coordinator, agents and app running, for rollout list, rollout logs ID and the rest
+  README.md, docs/guide.md         install both parts on real servers
 END

@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::{
     failure::{Doing, Failure, Result},
     key::PublicKeyFile,
-    print::Printer,
+    print::{Format, Printer},
     profile::{Home, Profile},
     text::parse_span,
 };
@@ -94,7 +94,13 @@ pub(super) fn run(args: &InitArgs, home: &Home, printer: &Printer) -> Result<()>
         // The first error is the one to tell; the directory's name says what it was.
         drop(std::fs::remove_dir_all(temporary.root()));
     }
-    printer.show(&made?, text)
+    printer.show(&made?, text)?;
+    if args.advertise == "localhost" && printer.format() == Format::Text {
+        printer.note(
+            "only this machine reaches localhost: for servers elsewhere init anew with --advertise HOST",
+        )?;
+    }
+    Ok(())
 }
 
 fn refuse_to_overwrite(root: &Path) -> Result<()> {
@@ -220,7 +226,7 @@ fn text(made: &Made) -> String {
       signs artifacts. Give it to CI as CONSIGN_PUBLISHER_KEY, then delete it here.
   {bundle}
       the coordinator's identity, with its CA's private key. Copy it to the coordinator's machine, start
-      `consign serve --bundle coordinator.bundle` there, then delete it on both.
+      `consign serve --bundle coordinator.bundle` there (deploy/install-coordinator.sh does), then delete it on both.
   {trust_root}
       your own pinned copy of the trust root (valid until {expires}). Stays here.
   {profile}

@@ -31,7 +31,9 @@ pub(super) async fn import(
             .fetch_optional(store.read())
             .await
             .map_err(StoreError::from)?;
-    let bundle = bundle.map(Bundle::read).transpose()?;
+    // Once it was imported it is to be deleted, and a unit still names it.
+    let left = bundle.filter(|path| known.is_none() || path.exists());
+    let bundle = left.map(Bundle::read).transpose()?;
     match (known, bundle) {
         (None, None) => Err(ServeError::NoBundle { state: store.state().root().to_owned() }),
         (Some((coordinator, _, advertise)), None) => Ok(Imported { coordinator, advertise }),
