@@ -1,4 +1,5 @@
-//! The suite of real processes on one machine, without root: a coordinator, agents, and an operator at the command line.
+//! The suite of real processes on one machine: a coordinator, agents, and an operator at the command line. The tests of
+//! full disks mount small filesystems and need root; they fail without, and say so.
 
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
