@@ -4,4 +4,5 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 mod faults;
+mod install;
 mod story;
