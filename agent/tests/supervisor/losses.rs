@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use consign_agent::supervisor::{AttemptSpec, ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
+use consign_agent::supervisor::{ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
 use consign_common::deployment::{StepOutcome, log::Stream};
 
 use crate::harness::{Deployment, is_alive, kill, launcher, marked, number_in, pid, until};
@@ -37,11 +37,9 @@ async fn an_attempt_outlives_the_agent_that_began_it() {
         deployment.shell(&format!("echo a; while [ ! -e {} ]; do sleep 0.01; done; echo b", go_on.display()));
     let document = deployment.scratch("spec");
     std::fs::write(&document, serde_json::to_vec(&spec).unwrap()).unwrap();
-    let mut agent = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "losses::begins_an_attempt_and_waits"])
-        .env("CONSIGN_TEST_DIRECTORY", &deployment.directory)
-        .env("CONSIGN_TEST_SPEC", &document)
-        .stdout(std::process::Stdio::null())
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_consign-agent"));
+    let mut agent = std::process::Command::new(program.with_file_name("examples").join("begin-attempt"))
+        .args([deployment.directory.as_path(), &document, program])
         .spawn()
         .unwrap();
     let log = deployment.directory.join(format!("{}.log", spec.attempt));
@@ -52,21 +50,6 @@ async fn an_attempt_outlives_the_agent_that_began_it() {
     let again = Supervisor::attach(&deployment.directory).await.unwrap().expect("it outlives the agent");
     assert_eq!(again.wait(spec.attempt).await.unwrap().result, StepOutcome::Succeeded);
     assert_eq!(deployment.said(spec.attempt, Stream::Stdout), "a\nb\n");
-}
-
-#[tokio::test]
-#[ignore = "the process that another test kills"]
-async fn begins_an_attempt_and_waits() {
-    let variable = |name| std::env::var_os(name).map(std::path::PathBuf::from);
-    let (Some(directory), Some(spec)) = (variable("CONSIGN_TEST_DIRECTORY"), variable("CONSIGN_TEST_SPEC"))
-    else {
-        return;
-    };
-    let spec: AttemptSpec = serde_json::from_slice(&std::fs::read(spec).unwrap()).unwrap();
-    let supervisor = Supervisor::start(&directory, &launcher()).await.unwrap();
-    supervisor.run(&spec).await.unwrap();
-    supervisor.release(spec.attempt).await.unwrap();
-    supervisor.wait(spec.attempt).await.unwrap();
 }
 
 #[tokio::test]
