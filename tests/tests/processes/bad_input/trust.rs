@@ -136,7 +136,7 @@ fn an_older_publication_needs_to_be_published_again() {
     scene.publish("1.0.0", ACTIVATE, &[]);
     scene.publish("1.1.0", ACTIVATE, &[]);
     assert_says(&scene.roll_out("1.1.0"), 0, &[]);
-    assert_says(&scene.roll_out("1.0.0"), 6, &["older", "publish again to go back"]);
+    assert_says(&scene.roll_out("1.0.0"), 6, &["older", "consign artifact publish"]);
     assert_runs(&scene.agents[0], Some("1.1.0"));
     scene.publish("1.0.0", ACTIVATE, &[]);
     assert_says(&scene.roll_out("1.0.0"), 0, &[]);
