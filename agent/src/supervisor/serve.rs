@@ -118,6 +118,7 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
     let subtree = Subtree::prepare(&deployment);
     let (wake, wakes) = UnixStream::pair()?;
     let listener = UnixListener::bind(address.path())?;
+    let place = std::fs::canonicalize(directory)?;
     let shared = Arc::new(Shared {
         directory: directory.to_owned(),
         deployment,
@@ -136,8 +137,7 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
         if !called.revents().is_empty() {
             accept(&listener, &shared);
         }
-        let is_gone = rustix::fs::fstat(address.directory()).is_ok_and(|stat| stat.st_nlink == 0);
-        if is_gone && shared.abandon() {
+        if is_gone(&place, address.directory()) && shared.abandon() {
             break;
         }
     }
@@ -146,6 +146,15 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
         subtree.remove();
     }
     Ok(Served::Ended)
+}
+
+/// Whether the directory that was opened is no longer the one of that name: removed, or on a filesystem that was unmounted.
+fn is_gone(directory: &Path, opened: impl std::os::fd::AsFd) -> bool {
+    let Ok(opened) = rustix::fs::fstat(opened) else { return false };
+    match rustix::fs::stat(directory) {
+        Ok(named) => (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino),
+        Err(error) => error == rustix::io::Errno::NOENT,
+    }
 }
 
 fn accept(listener: &UnixListener, shared: &Arc<Shared>) {

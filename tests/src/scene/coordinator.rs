@@ -62,7 +62,7 @@ impl Coordinator {
             .append(true)
             .open(self.state.with_file_name("coordinator.log"))
             .unwrap();
-        let mut process = Command::new(binary("consign"))
+        let process = Command::new(binary("consign"))
             .args(["serve", "--listen", &self.address, "--enrolment-listen", &self.enrolment])
             .args(["--advertise", &self.advertise])
             .arg("--state")
@@ -74,16 +74,17 @@ impl Coordinator {
             .stderr(log)
             .spawn()
             .unwrap();
+        // From here on it is ended with the scene, whatever fails.
+        let process = self.process.insert(process);
         let found = until("the coordinator listens", Duration::from_secs(30), || {
             if let Ok(Some(status)) = process.try_wait() {
-                panic!("consign serve ended: {status}\n{}", self.log());
+                panic!("consign serve ended: {status}");
             }
             let text = fs::read_to_string(&addresses).map_err(|error| error.to_string())?;
             serde_json::from_str::<serde_json::Value>(&text).map_err(|error| error.to_string())
         });
         self.address = found["address"].as_str().unwrap().into();
         self.enrolment = found["enrolment_address"].as_str().unwrap().into();
-        self.process = Some(process);
     }
 
     pub fn log(&self) -> String {
