@@ -111,8 +111,10 @@ impl Processes for Supervised {
                 Err(error) => error,
             };
             // Nothing was released, so nothing was executed: under another supervisor it may begin once more.
-            let again = matches!(error, SupervisorError::Lost { .. }) && started < SUPERVISORS;
-            if !again || forget(directory, spec.attempt).is_err() {
+            // Killed in the middle of an answer it is first seen as a broken connection.
+            let lost = matches!(error, SupervisorError::Lost { .. })
+                || matches!(Supervisor::attach(directory).await, Ok(None));
+            if !lost || started == SUPERVISORS || forget(directory, spec.attempt).is_err() {
                 return Err(told(&error));
             }
             tracing::warn!(attempt = %spec.attempt, "the supervisor was lost before the attempt began; starting another");
