@@ -18,6 +18,7 @@ pub mod artifact;
 pub mod deployment;
 pub mod digest;
 pub mod durable;
+pub mod error;
 pub mod json;
 pub mod limits;
 pub mod name;

@@ -4,6 +4,7 @@ use std::{fmt, fs, io, path::Path};
 
 use consign_common::{
     deployment::{Attempt, Leftover, StepOutcome},
+    error::chain,
     name::Id,
 };
 
@@ -115,7 +116,7 @@ impl Processes for Supervised {
             let lost = matches!(error, SupervisorError::Lost { .. })
                 || matches!(Supervisor::attach(directory).await, Ok(None));
             if !lost || started == SUPERVISORS || forget(directory, spec.attempt).is_err() {
-                return Err(told(&error));
+                return Err(chain(&error));
             }
             tracing::warn!(attempt = %spec.attempt, "the supervisor was lost before the attempt began; starting another");
             started += 1;
@@ -170,7 +171,7 @@ impl Processes for Supervised {
             }
         };
         if let Err(error) = cancelled.await {
-            tracing::warn!(%attempt, error = told(&error), "an attempt could not be cancelled");
+            tracing::warn!(%attempt, error = chain(&error), "an attempt could not be cancelled");
         }
     }
 
@@ -182,7 +183,7 @@ impl Processes for Supervised {
             }
         };
         if let Err(error) = ended.await {
-            tracing::warn!(error = told(&error), "a supervisor could not be shut down");
+            tracing::warn!(error = chain(&error), "a supervisor could not be shut down");
         }
     }
 }
@@ -192,7 +193,7 @@ async fn after_loss(directory: &Path, begun: &Begun, error: &SupervisorError) ->
     if let Ok(Some(record)) = ExitRecord::read(directory, begun.attempt) {
         return record.into();
     }
-    let mut because = told(error);
+    let mut because = chain(error);
     if let Some(identity) = identity(directory, begun)
         && let Err(error) = reap_lost(identity).await
     {
@@ -225,15 +226,4 @@ fn forget(directory: &Path, attempt: Attempt) -> io::Result<()> {
 fn process_of(process: supervisor::Process) -> Process {
     let supervisor::Process { pid, start_ticks, cgroup } = process;
     Process { pid, start_ticks, cgroup }
-}
-
-/// With its causes, in one line.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use consign_common::{limits::MESSAGE_BYTES, terminal::escape, tls, wire::REFUSAL_METADATA};
+use consign_common::{error::chain, limits::MESSAGE_BYTES, terminal::escape, tls, wire::REFUSAL_METADATA};
 use consign_proto::v1::{enrolment_client::EnrolmentClient, operators_client::OperatorsClient};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -14,7 +14,7 @@ use tonic::{
 };
 
 use super::{
-    failure::{Doing, Exit, Failure, Result, chain},
+    failure::{Doing, Exit, Failure, Result},
     profile::{Home, check_address},
 };
 

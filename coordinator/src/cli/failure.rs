@@ -2,6 +2,8 @@
 
 use std::{fmt, path::Path};
 
+use consign_common::error::chain;
+
 /// The documented exit codes (docs/cli.md).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -104,21 +106,6 @@ impl<T, E: std::error::Error> Doing<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Failure::new(format!("{}: {}", what(), chain(&error))))
     }
-}
-
-/// An error and its sources, outermost first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

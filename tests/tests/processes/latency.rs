@@ -5,18 +5,13 @@ use std::{
     time::Instant,
 };
 
-use crate::scene::{ACTIVATE, Scene};
+use crate::scene::Scene;
 
 #[test]
 fn the_first_line_is_seen_before_the_step_ends() {
     let scene = Scene::start(&["web-1"]);
-    // The step ends only when the test, having seen `a`, lets it: no clock can make this pass.
-    let gate = scene.directory.path().join("gate");
-    let step = format!(
-        "[[step]]\nname = \"talk\"\nshell = \"echo first; until [ -e {} ]; do sleep 0.05; done; echo second\"\n{ACTIVATE}",
-        gate.display()
-    );
-    scene.publish("1.0.0", &step, &[]);
+    // The step ends only when the test, having seen `first`, lets it: no clock can make this pass.
+    let gate = scene.publish_waiting("1.0.0");
     let begun = Instant::now();
     let mut child = scene.operator.spawn(&["rollout", "start", "app@1.0.0", "--env", "staging", "--follow"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -53,6 +53,17 @@ impl Scene {
         self.operator.ok(&["artifact", "publish", source.to_str().unwrap(), "--version", version]);
     }
 
+    /// Publishes a version whose step says `first`, waits until the file that is given back exists, and says `second`.
+    pub(crate) fn publish_waiting(&self, version: &str) -> PathBuf {
+        let gate = self.directory.path().join("gate");
+        let step = format!(
+            "[[step]]\nname = \"talk\"\nshell = \"echo first; until [ -e {} ]; do sleep 0.05; done; echo second\"\n{ACTIVATE}",
+            gate.display()
+        );
+        self.publish(version, &step, &[]);
+        gate
+    }
+
     pub(crate) fn roll_out(&self, version: &str) -> Ran {
         self.operator.run(&["rollout", "start", &format!("app@{version}"), "--env", "staging", "--follow"])
     }

@@ -9,13 +9,14 @@ use std::{
 use clap::Args;
 use consign_common::{
     artifact::{self, ArtifactFile, Built, Identity, InputError, Manifest, Options},
+    error::chain,
     limits::{ArtifactLimits, PLAN_BYTES},
     name::{Platform, Version},
 };
 use serde::Serialize;
 
 use crate::cli::{
-    failure::{Doing, Failure, Result, chain},
+    failure::{Doing, Failure, Result},
     print::Printer,
     profile::read,
     text::{pairs, size},

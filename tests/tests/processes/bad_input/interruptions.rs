@@ -16,12 +16,7 @@ use crate::scene::{ACTIVATE, Scene};
 #[test]
 fn ctrl_c_leaves_the_rollout_running_and_says_how_to_follow_it() {
     let scene = Scene::start(&["web-1"]);
-    let gate = scene.directory.path().join("gate");
-    let step = format!(
-        "[[step]]\nname = \"talk\"\nshell = \"echo first; until [ -e {} ]; do sleep 0.05; done; echo second\"\n{ACTIVATE}",
-        gate.display()
-    );
-    scene.publish("1.0.0", &step, &[]);
+    let gate = scene.publish_waiting("1.0.0");
     let mut child = scene.operator.spawn(&["rollout", "start", "app@1.0.0", "--env", "staging", "--follow"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.ends_with("first")));
