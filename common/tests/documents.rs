@@ -16,10 +16,10 @@ use consign_common::{
     plan::{Phase, Plan},
     time::UnixMs,
     trust::{
-        AppTrust, Approval, Config, CoordinatorPin, Decision, DecisionAction, Enrolled, Envelope, Gate,
-        GateRule, JoinRole, JoinToken, Key, KeyFile, Order, OrderKind, OrderingNumber, Predicate, Published,
-        Receipt, RoleKeys, STATEMENT_TYPE, Scheme, SigningKey, Statement, StepReceipt, Subject,
-        TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
+        AppTrust, Approval, Config, CoordinatorPin, Decision, DecisionAction, Enrolled, Envelope, Foreseen,
+        Gate, GateRule, JoinRole, JoinToken, Key, KeyFile, OnceWord, Order, OrderKind, OrderingNumber,
+        Predicate, Published, Receipt, RoleKeys, STATEMENT_TYPE, Scheme, SigningKey, Statement, StepReceipt,
+        Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
     },
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -209,8 +209,18 @@ fn trust_roots() {
 #[test]
 fn orders() {
     let kinds = [
-        ("deploy", OrderKind::Deploy { manifest: manifest(), force: false, peers: 3 }),
-        ("return", OrderKind::Return { manifest: manifest(), reason: "rollback by alice".into() }),
+        ("deploy", OrderKind::deploy(manifest(), false)),
+        (
+            "deploy-pinned",
+            OrderKind::Deploy {
+                manifest: manifest(),
+                force: true,
+                skip: vec![name("warm_up")],
+                plan: BTreeMap::from([(name("migrate"), Foreseen::Skip), (name("activate"), Foreseen::Run)]),
+                confirm_ms: Some(60_000),
+            },
+        ),
+        ("return", OrderKind::back(manifest(), "rollback by alice")),
         ("cancel", OrderKind::Cancel { reason: "aborted by alice".into() }),
         ("confirm", OrderKind::Confirm {}),
         (
@@ -219,6 +229,18 @@ fn orders() {
                 step: name("migrate"),
                 action: DecisionAction::Again,
                 reason: "it was the network".into(),
+            },
+        ),
+        ("once-run", OrderKind::Once { step: name("migrate"), word: OnceWord::Run {} }),
+        (
+            "once-done",
+            OrderKind::Once { step: name("migrate"), word: OnceWord::Done { server: name("web-2") } },
+        ),
+        (
+            "once-failed",
+            OrderKind::Once {
+                step: name("migrate"),
+                word: OnceWord::Failed { server: name("web-2"), because: "exit code 2".into() },
             },
         ),
     ];
@@ -361,7 +383,29 @@ fn events() {
         failed(Failure::OutOfMemory),
         failed(Failure::Condition { message: because() }),
         failed(Failure::Check { message: because() }),
+        failed(Failure::PlanDrift { message: because() }),
+        failed(Failure::Elsewhere { message: because() }),
+        failed(Failure::Decided { message: because() }),
         Event::Returning { because: because(), digest: manifest(), version: name("1.1.0"), steps: steps() },
+        Event::Awaiting { step: 2 },
+        Event::Answered { order: id(4), step: 2, word: OnceWord::Run {} },
+        Event::Answered { order: id(4), step: 2, word: OnceWord::Done { server: name("web-2") } },
+        Event::Answered {
+            order: id(4),
+            step: 2,
+            word: OnceWord::Failed { server: name("web-2"), because: because() },
+        },
+        Event::Undecided { phase: Phase::Deploy, step: 3, because: because() },
+        Event::Decided {
+            order: id(4),
+            phase: Phase::Deploy,
+            step: 3,
+            action: DecisionAction::Done,
+            reason: because(),
+        },
+        Event::Confirming { boot_id: "b".into(), deadline_boot_ms: 300_000, deadline: SIGNED },
+        Event::Confirmed { order: id(4) },
+        Event::Unconfirmed { because: because() },
         Event::Cancelling { order: id(4), because: because() },
         ended(DeploymentOutcome::Succeeded { tolerated: vec!["warm_up".into()] }),
         ended(DeploymentOutcome::NoOp),

@@ -122,7 +122,11 @@ impl Agent {
             Kind::Order(order) => {
                 (json::from_slice(&order.document, 1 << 20).unwrap(), order.statements.len())
             }
-            other @ (Kind::Welcome(_) | Kind::Heartbeat(_) | Kind::EventAck(_) | Kind::TrustRoots(_)) => {
+            other @ (Kind::Welcome(_)
+            | Kind::Heartbeat(_)
+            | Kind::EventAck(_)
+            | Kind::TrustRoots(_)
+            | Kind::Query(_)) => {
                 panic!("not an order: {other:?}")
             }
         }

@@ -48,6 +48,13 @@ impl Run {
                 }
             }
             Event::Returning { because, .. } => self.returning = Some(because.clone()),
+            Event::Awaiting { .. }
+            | Event::Answered { .. }
+            | Event::Undecided { .. }
+            | Event::Decided { .. }
+            | Event::Confirming { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. } => {}
             Event::Cancelling { because, .. } => self.fold_cancel(because),
             Event::Ended { result } => self.ended = Some(result.clone()),
         }

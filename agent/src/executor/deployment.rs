@@ -451,7 +451,8 @@ where
             OrderKind::Deploy { .. }
             | OrderKind::Cancel { .. }
             | OrderKind::Confirm {}
-            | OrderKind::Decide { .. } => self.authorize_return(installed)?,
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => self.authorize_return(installed)?,
         };
         let (apps, name) = (self.site.apps().to_owned(), self.order.app.clone());
         let release = installed.release.clone();
@@ -537,6 +538,13 @@ where
             | Event::Spawned { .. }
             | Event::Returning { .. }
             | Event::Cancelling { .. }
+            | Event::Awaiting { .. }
+            | Event::Answered { .. }
+            | Event::Undecided { .. }
+            | Event::Decided { .. }
+            | Event::Confirming { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. }
             | Event::Ended { .. } => {}
         }
     }
@@ -587,9 +595,10 @@ fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>,
                 number: work.number,
             },
             // Carry no artifact; `authorize` gives no work for them.
-            OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Decide { .. } => {
-                Way::Return { because: String::new() }
-            }
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => Way::Return { because: String::new() },
         },
         good: memory.good.clone(),
         before: memory.before.clone(),

@@ -154,7 +154,14 @@ pub(super) async fn append(
         | Event::Skipped { .. }
         | Event::Spawned { .. }
         | Event::Returning { .. }
-        | Event::Cancelling { .. } => {}
+        | Event::Cancelling { .. }
+        | Event::Awaiting { .. }
+        | Event::Answered { .. }
+        | Event::Undecided { .. }
+        | Event::Decided { .. }
+        | Event::Confirming { .. }
+        | Event::Confirmed { .. }
+        | Event::Unconfirmed { .. } => {}
     }
     to_u64(sequence)
 }

@@ -91,7 +91,10 @@ impl Incoming {
         let order = &self.order;
         let digest = match &order.order {
             OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => *manifest,
-            OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Decide { .. } => {
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => {
                 let why = "it carries no artifact".to_owned();
                 return Err(Refusal::Malformed { what: "order", why }.into());
             }

@@ -60,7 +60,10 @@ async fn assignment<F, P: Processes, R: Roots>(
     let judged = || {
         let digest = match &order.order {
             OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => *manifest,
-            OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Decide { .. } => {
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => {
                 return Err(Stuck::NoManifest);
             }
         };
@@ -95,6 +98,13 @@ async fn give_up<F, P: Processes, R: Roots>(
         | Event::Finished { .. }
         | Event::Returning { .. }
         | Event::Cancelling { .. }
+        | Event::Awaiting { .. }
+        | Event::Answered { .. }
+        | Event::Undecided { .. }
+        | Event::Decided { .. }
+        | Event::Confirming { .. }
+        | Event::Confirmed { .. }
+        | Event::Unconfirmed { .. }
         | Event::Ended { .. } => None,
     });
     if let Some(attempt) = started {

@@ -175,7 +175,7 @@ where
                     let because = reason.clone();
                     self.control(incoming, because).await?;
                 }
-                OrderKind::Confirm {} | OrderKind::Decide { .. } => {
+                OrderKind::Confirm {} | OrderKind::Decide { .. } | OrderKind::Once { .. } => {
                     self.control(incoming, String::new()).await?;
                 }
             },

@@ -48,6 +48,8 @@ pub(super) fn hello(
         arch: std::env::consts::ARCH.into(),
         root: host.privilege == Privilege::Root,
         open_deployments: open,
+        journal: String::new(),
+        journal_position: 0,
     }))
 }
 

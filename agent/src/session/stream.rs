@@ -103,7 +103,13 @@ impl Stream {
             let first = incoming.message().await.map_err(refused)?.ok_or(SessionEnd::Closed)?;
             match first.kind {
                 Some(Kind::Welcome(welcome)) => Ok((incoming, welcome)),
-                Some(Kind::Heartbeat(_) | Kind::Order(_) | Kind::EventAck(_) | Kind::TrustRoots(_))
+                Some(
+                    Kind::Heartbeat(_)
+                    | Kind::Order(_)
+                    | Kind::EventAck(_)
+                    | Kind::TrustRoots(_)
+                    | Kind::Query(_),
+                )
                 | None => Err(SessionEnd::Malformed("its first message is not a welcome")),
             }
         });
@@ -214,7 +220,7 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
         }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
-        Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
+        Some(Kind::Heartbeat(_) | Kind::Query(_)) => Ok(Received::Nothing),
         Some(Kind::Welcome(_)) => Err("a second welcome"),
         // A kind that a newer coordinator knows.
         None => Ok(Received::Nothing),
@@ -252,7 +258,14 @@ fn begins_or_ends_a_log(said: &Outbound) -> bool {
             | Event::Staged { .. }
             | Event::Skipped { .. }
             | Event::Returning { .. }
-            | Event::Cancelling { .. } => false,
+            | Event::Cancelling { .. }
+            | Event::Awaiting { .. }
+            | Event::Answered { .. }
+            | Event::Undecided { .. }
+            | Event::Decided { .. }
+            | Event::Confirming { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. } => false,
         },
         Outbound::Refused { .. } => false,
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 fn deploy(artifact: &Artifact) -> OrderKind {
-    OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 }
+    OrderKind::deploy(artifact.digest, false)
 }
 
 /// Refused, with nothing fetched, written or executed for it.
@@ -102,7 +102,7 @@ async fn a_finished_order_runs_nothing_when_it_comes_again_however_often() {
         agent = world.start().await;
     }
     let mut forced = world.order(deploy(&two));
-    forced.order = OrderKind::Deploy { manifest: two.digest, force: true, peers: 1 };
+    forced.order = OrderKind::deploy(two.digest, true);
     agent.give(world.send(&forced, &two)).await;
     assert_eq!(agent.refusal().await.0, "used-up");
     assert_eq!((world.effects(), world.current()), (effects, current));
@@ -148,7 +148,7 @@ async fn a_return_goes_to_before_once_and_nowhere_else() {
         agent.give(world.deploy(artifact)).await;
         assert_eq!(agent.outcome().await, succeeded());
     }
-    let back = |to: &Artifact| OrderKind::Return { manifest: to.digest, reason: "mine".into() };
+    let back = |to: &Artifact| OrderKind::back(to.digest, "mine");
     // `good` itself, and what lies further back, though its release is still on disk.
     for to in [&three, &one] {
         agent.give(world.send(&world.order(back(to)), to)).await;

@@ -73,16 +73,12 @@ async fn a_first_deployment_and_an_upgrade_that_skips() {
     assert_eq!(world.effects(), ["migrate 1.0.0".to_owned(), format!("note 1.0.0 in {}", release.display())]);
 
     let two = world.publish("2.0.0", &[("migrations/1", "create"), ("index", "two")], NOTE);
-    let order = world.order(OrderKind::Deploy { manifest: two.digest, force: false, peers: 1 });
+    let order = world.order(OrderKind::deploy(two.digest, false));
     agent.give(world.send(&order, &two)).await;
     let events = agent.events().await;
-    let skipped = events.iter().find_map(|event| match event {
-        Event::Skipped { step: 0, expression, inputs, .. } => Some((expression.clone(), inputs.clone())),
-        Event::Skipped { .. } | Event::Accepted { .. } | Event::Staging { .. } | Event::Staged { .. } => None,
-        Event::Started { .. } | Event::Spawned { .. } | Event::Finished { .. } | Event::Returning { .. } => {
-            None
-        }
-        Event::Cancelling { .. } | Event::Ended { .. } => None,
+    let skipped = events.iter().find_map(|event| {
+        let Event::Skipped { step: 0, expression, inputs, .. } = event else { return None };
+        Some((expression.clone(), inputs.clone()))
     });
     let (expression, inputs) = skipped.expect("the skip is told");
     assert_eq!(expression, "changed('migrations/**')");
@@ -117,7 +113,7 @@ async fn a_failing_version_returns_and_a_rollback_goes_one_further() {
     assert_eq!(world.current().unwrap(), good);
     assert_eq!(world.effects(), ["restart 0.9.0", "restart 1.0.0", "restart 2.0.0", "restart 1.0.0"]);
 
-    let back = OrderKind::Return { manifest: zero.digest, reason: "looks bad".into() };
+    let back = OrderKind::back(zero.digest, "looks bad");
     agent.give(world.send(&world.order(back.clone()), &zero)).await;
     assert_eq!(agent.outcome().await, succeeded());
     assert_eq!(fs::read_to_string(world.current().unwrap().join("index")).unwrap(), "zero");
@@ -175,7 +171,7 @@ async fn a_step_whose_supervisor_is_lost_is_unknown_and_nothing_of_it_is_left() 
     let world = World::new();
     let agent = world.start().await;
     let artifact = world.publish("1.0.0", &[("index", "one")], WAITS);
-    let order = world.order(OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 });
+    let order = world.order(OrderKind::deploy(artifact.digest, false));
     agent.give(world.send(&order, &artifact)).await;
     world.effect("begin").await;
     agent.kill().await;
@@ -196,7 +192,7 @@ async fn a_cancel_ends_the_step_and_removes_what_was_staged() {
     let world = World::new();
     let mut agent = world.start().await;
     let artifact = world.publish("1.0.0", &[("index", "one")], WAITS);
-    let deploy = world.order(OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 });
+    let deploy = world.order(OrderKind::deploy(artifact.digest, false));
     agent.give(world.send(&deploy, &artifact)).await;
     world.effect("begin").await;
     // One app never has two deployments at once.
@@ -263,7 +259,7 @@ async fn another_order_under_a_known_id_is_an_equivocation() {
     let world = World::new();
     let mut agent = world.start().await;
     let artifact = world.publish("1.0.0", &[("index", "one")], NOTE);
-    let mut order = world.order(OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 });
+    let mut order = world.order(OrderKind::deploy(artifact.digest, false));
     agent.give(world.send(&order, &artifact)).await;
     assert_eq!(agent.outcome().await, succeeded());
     order.term = 2;

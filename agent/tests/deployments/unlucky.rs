@@ -60,7 +60,7 @@ async fn on_a_full_disk_work_is_refused_before_it_begins_and_the_agent_survives(
     // More refusals than would fit are all answered.
     for _ in 0..40 {
         let reason = "x".repeat(60_000);
-        let mut order = world.order(OrderKind::Return { manifest: artifact.digest, reason });
+        let mut order = world.order(OrderKind::back(artifact.digest, reason));
         order.server = "web-2".parse().unwrap();
         agent.give(world.send(&order, &artifact)).await;
         assert_eq!(agent.refusal().await.0, "wrong-server");
@@ -123,7 +123,7 @@ async fn an_outcome_on_disk_counts_also_after_a_reboot() {
     let world = World::new();
     let agent = world.start().await;
     let artifact = world.publish("1.0.0", &[("index", "one")], WAITS);
-    let order = world.order(OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 });
+    let order = world.order(OrderKind::deploy(artifact.digest, false));
     agent.give(world.send(&order, &artifact)).await;
     world.effect("begin").await;
     agent.kill().await;

@@ -252,7 +252,7 @@ impl World {
     }
 
     pub(crate) fn deploy(&self, artifact: &Artifact) -> Inbound {
-        let kind = OrderKind::Deploy { manifest: artifact.digest, force: false, peers: 1 };
+        let kind = OrderKind::deploy(artifact.digest, false);
         self.send(&self.order(kind), artifact)
     }
 

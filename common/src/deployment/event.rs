@@ -10,6 +10,8 @@ use crate::{
     digest::Sha256,
     name::{App, Id, StepName, Version},
     plan::Phase,
+    time::UnixMs,
+    trust::{DecisionAction, OnceWord},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +28,35 @@ pub enum Event {
         steps: Vec<StepSummary>,
     },
     /// Files are being brought in; `fetched` of `total` bytes of the pack. Not journalled: only the newest matters.
-    Staging { fetched: u64, total: u64 },
+    Staging {
+        fetched: u64,
+        total: u64,
+    },
     /// The release is whole and checked on disk.
-    Staged { release: String, reused_bytes: u64, fetched_bytes: u64 },
+    Staged {
+        release: String,
+        reused_bytes: u64,
+        fetched_bytes: u64,
+    },
     /// The condition was false: its expression, and the values of all that it names.
-    Skipped { phase: Phase, step: u32, expression: String, inputs: BTreeMap<String, String> },
+    Skipped {
+        phase: Phase,
+        step: u32,
+        expression: String,
+        inputs: BTreeMap<String, String>,
+    },
     /// Durable before the attempt's first act. From here on it has run, or its outcome is unknown.
-    Started { attempt: Attempt, boot_id: String },
+    Started {
+        attempt: Attempt,
+        boot_id: String,
+    },
     /// The attempt's process exists; durable before it executes anything.
-    Spawned { attempt: Attempt, pid: u32, start_ticks: u64, cgroup: Option<String> },
+    Spawned {
+        attempt: Attempt,
+        pid: u32,
+        start_ticks: u64,
+        cgroup: Option<String>,
+    },
     Finished {
         attempt: Attempt,
         result: StepOutcome,
@@ -45,11 +67,61 @@ pub enum Event {
         leftovers: Vec<Leftover>,
     },
     /// The way back begins: the artifact being restored, and all steps of its plan.
-    Returning { because: String, digest: Sha256, version: Version, steps: Vec<StepSummary> },
+    Returning {
+        because: String,
+        digest: Sha256,
+        version: Version,
+        steps: Vec<StepSummary>,
+    },
+    /// The condition of a `once` step is true: the server waits to be told whether it is the one that runs it. Only in
+    /// phase deploy.
+    Awaiting {
+        step: u32,
+    },
+    /// It was told.
+    Answered {
+        order: Id,
+        step: u32,
+        word: OnceWord,
+    },
+    /// Nobody knows how a step ended that may not simply run again: the deployment waits for an operator's decision.
+    Undecided {
+        phase: Phase,
+        step: u32,
+        because: String,
+    },
+    /// An operator decided: `skip` a step that has not begun; or that of unknown outcome is `done`, `failed`, or runs
+    /// `again`.
+    Decided {
+        order: Id,
+        phase: Phase,
+        step: u32,
+        action: DecisionAction,
+        reason: String,
+    },
+    /// All steps succeeded, and the plan wants a confirmation: without one the server returns at the deadline, by the
+    /// clock that is never set (CLOCK_BOOTTIME, of this boot); `deadline` is for people. A reboot ends the wait as well.
+    Confirming {
+        boot_id: String,
+        deadline_boot_ms: u64,
+        deadline: UnixMs,
+    },
+    Confirmed {
+        order: Id,
+    },
+    /// It was not confirmed in time; the way back begins.
+    Unconfirmed {
+        because: String,
+    },
     /// A cancel order arrived.
-    Cancelling { order: Id, because: String },
+    Cancelling {
+        order: Id,
+        because: String,
+    },
     /// The last event of every deployment.
-    Ended { result: DeploymentOutcome },
+    Ended {
+        result: DeploymentOutcome,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

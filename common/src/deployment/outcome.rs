@@ -49,6 +49,18 @@ pub enum Failure {
     Condition {
         message: String,
     },
+    /// The condition came out otherwise than in the plan that the operator pinned.
+    PlanDrift {
+        message: String,
+    },
+    /// A `once` step failed on the server that ran it.
+    Elsewhere {
+        message: String,
+    },
+    /// An operator called an unknown outcome failed.
+    Decided {
+        message: String,
+    },
     /// A check (`http`, `tcp`, `systemd`, `activate`) did not come true; its last word.
     Check {
         message: String,
@@ -100,7 +112,10 @@ impl fmt::Display for Failure {
             Self::Exec { message } => write!(f, "could not be executed: {message}"),
             Self::OutOfMemory => f.write_str("killed: out of memory"),
             Self::Condition { message } => write!(f, "condition could not be evaluated: {message}"),
-            Self::Check { message } => f.write_str(message),
+            Self::PlanDrift { message } => write!(f, "plan-drift: {message}"),
+            Self::Check { message } | Self::Elsewhere { message } | Self::Decided { message } => {
+                f.write_str(message)
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The decision: may this run here, now? One pure function, the same on agent, coordinator and at a desk.
 //!
 //! [`authorize`] reads from top to bottom: every line is a rule with a refusal of its own, and the first that is broken
-//! answers. An order can only choose: which artifact that somebody signed, for which server, when. It has no field that
-//! changes what the artifact's plan does.
+//! answers. An order can only choose: which artifact that somebody signed, for which server, when. Only where the gate is
+//! publisher-only may it leave out a step.
 
 use super::host_rules;
 use crate::{
@@ -139,10 +139,9 @@ pub fn authorize_control(
 ) -> Result<(), Refusal> {
     check_order(order, connected, root, word, memory)?;
     match &order.order {
-        OrderKind::Cancel { .. } => Ok(()),
-        // What changes which steps run needs a signed decision, and that is not built.
-        OrderKind::Decide { .. } => Err(Refusal::Unsupported { feature: "the order `decide`".to_owned() }),
-        OrderKind::Confirm {} => Err(Refusal::Unsupported { feature: "the order `confirm`".to_owned() }),
+        OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Once { .. } => Ok(()),
+        // Where people must sign, what changes which steps run must be signed too.
+        OrderKind::Decide { .. } => check_gate(root, &order.environment),
         OrderKind::Deploy { .. } | OrderKind::Return { .. } => Err(malformed_order("it carries an artifact")),
     }
 }
@@ -210,7 +209,7 @@ fn check_kind(
     time: Time,
 ) -> Result<Work, Refusal> {
     match &order.order {
-        OrderKind::Deploy { manifest, force, peers } => {
+        OrderKind::Deploy { manifest, force, .. } => {
             let manifest = read_manifest(documents.manifest, *manifest)?;
             check_app(order, &manifest)?;
             if let Time::Now(now) = time {
@@ -226,7 +225,7 @@ fn check_kind(
                 runs: memory.good.as_ref().map(|good| good.manifest) == Some(digest),
             };
             let number = choose(&numbers, trust, memory, time, repeated)?;
-            let plan = host_rules::check(&manifest, *peers, host)?;
+            let plan = host_rules::check(&manifest, host)?;
             Ok(Work { digest, manifest, plan, published: number, number })
         }
         OrderKind::Return { manifest: ordered, .. } => {
@@ -242,9 +241,10 @@ fn check_kind(
             check_app(order, &work.manifest)?;
             Ok(work)
         }
-        OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Decide { .. } => {
-            Err(malformed_order("it carries no artifact"))
-        }
+        OrderKind::Cancel { .. }
+        | OrderKind::Confirm {}
+        | OrderKind::Decide { .. }
+        | OrderKind::Once { .. } => Err(malformed_order("it carries no artifact")),
     }
 }
 
@@ -261,7 +261,7 @@ fn check_return(
     if let Some(trust) = root.apps.get(&manifest.app) {
         check_floor(trust, pointer.published)?;
     }
-    let plan = host_rules::check(&manifest, 1, host)?;
+    let plan = host_rules::check(&manifest, host)?;
     Ok(Work {
         digest: pointer.manifest,
         manifest,

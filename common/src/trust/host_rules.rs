@@ -9,9 +9,9 @@ use crate::{
 
 /// Reads the manifest's plan and checks every step of it, also those that may never run: a return runs others than a
 /// deployment, and nobody may be surprised at three in the morning.
-pub(super) fn check(manifest: &Manifest, peers: u32, host: Host<'_>) -> Result<Plan, Refusal> {
+pub(super) fn check(manifest: &Manifest, host: Host<'_>) -> Result<Plan, Refusal> {
     let plan = read_plan(manifest)?;
-    check_supported(&plan, peers)?;
+    check_supported(&plan)?;
     check_word(&plan, host)?;
     match &manifest.platform {
         Some(platform) if platform.as_str() != host.platform => {
@@ -46,14 +46,8 @@ fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
 }
 
 /// What a plan may say, and this version does not do, is refused by name: to run such a plan without it would be wrong.
-fn check_supported(plan: &Plan, peers: u32) -> Result<(), Refusal> {
+fn check_supported(plan: &Plan) -> Result<(), Refusal> {
     let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    if plan.confirm.is_some() {
-        return unsupported("`confirm`".to_owned());
-    }
-    if let Some(step) = plan.steps.iter().find(|step| step.once && peers > 1) {
-        return unsupported(format!("step {}: `once` in a rollout of {peers} servers", step.name));
-    }
     for (name, param) in &plan.params {
         if param.secret {
             return unsupported(format!("the secret parameter {name}"));

@@ -16,7 +16,7 @@ mod word;
 
 pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, pae};
 pub use key::{InvalidKey, KEY_FILE_FORMAT, KeyFile, KeyFileError, PublicKey, SigningKey};
-pub use order::{ORDER_FORMAT, Order, OrderKind};
+pub use order::{Foreseen, ORDER_FORMAT, OnceWord, Order, OrderKind};
 pub use receipt::{RECEIPT_FORMAT, Receipt, StepReceipt};
 pub use refusal::Refusal;
 pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, TrustRoot};

@@ -1,5 +1,7 @@
 //! Orders: what the coordinator sends to an agent (docs/formats.md, "order").
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -39,26 +41,78 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum OrderKind {
-    /// Bring this artifact in. `force`: also when it is what runs. `peers`: servers in the rollout, this one included.
+    /// Bring this artifact in.
     Deploy {
         manifest: Sha256,
+        /// Also when it is what runs.
         force: bool,
-        peers: u32,
+        /// Steps that an operator leaves out on this server.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skip: Vec<StepName>,
+        /// What the preview determined for this server, where the operator pinned it: where a condition comes out
+        /// otherwise, the deployment ends as `plan-drift`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        plan: BTreeMap<StepName, Foreseen>,
+        /// The environment's `confirm`; it can only shorten the plan's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_ms: Option<u64>,
     },
     /// Go back to `before`, which must be this artifact.
     Return {
         manifest: Sha256,
         reason: String,
+        /// Steps that an operator leaves out on this server.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        skip: Vec<StepName>,
     },
     Cancel {
         reason: String,
     },
+    /// The deployment that waits to be confirmed is good.
     Confirm {},
+    /// An operator's word: leave a step out that has not begun; or how a step of unknown outcome is to be taken.
     Decide {
         step: StepName,
         action: DecisionAction,
         reason: String,
     },
+    /// The answer to a server that waits before a `once` step.
+    Once {
+        step: StepName,
+        word: OnceWord,
+    },
+}
+
+/// What the preview determined of a step's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Foreseen {
+    Run,
+    Skip,
+}
+
+/// What a server that waits before a `once` step is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "lowercase", deny_unknown_fields)]
+pub enum OnceWord {
+    /// It is the one that runs it.
+    Run {},
+    /// It ran on that server, and succeeded.
+    Done { server: ServerName },
+    /// It ran on that server, and failed.
+    Failed { server: ServerName, because: String },
+}
+
+impl OrderKind {
+    /// All steps as their conditions decide.
+    pub fn deploy(manifest: Sha256, force: bool) -> Self {
+        Self::Deploy { manifest, force, skip: Vec::new(), plan: BTreeMap::new(), confirm_ms: None }
+    }
+
+    /// All steps as their conditions decide.
+    pub fn back(manifest: Sha256, reason: impl Into<String>) -> Self {
+        Self::Return { manifest, reason: reason.into(), skip: Vec::new() }
+    }
 }
 
 impl Order {

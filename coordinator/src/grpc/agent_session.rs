@@ -187,6 +187,7 @@ impl Line<'_> {
                     self.parts.controller.refused(self.server, &order, &refused.code, &refused.message);
                 self.pass_over(taken.await)
             }
+            agent_message::Kind::Answer(_) => Ok(()),
             agent_message::Kind::TrustRootTaken(taken) => {
                 let error: String = taken.error.chars().take(2000).collect();
                 self.parts.registry.trust_root_taken(self.server, taken.version, &error).await?;

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     fleet::{Registry, RegistryError, Sessions},
     repository::{Repository, RepositoryError},
-    rollout::{self, Command, End, Event, Kind, Member, News, Phase, ServerState},
+    rollout::{self, Command, End, Event, Kind, News, Phase, ServerState},
     store::{Store, StoreError},
     trust_roots::TrustRoots,
 };
@@ -313,7 +313,14 @@ impl Controller {
             | AgentEvent::Started { .. }
             | AgentEvent::Spawned { .. }
             | AgentEvent::Finished { .. }
-            | AgentEvent::Returning { .. } => &[OrderTag::Deploy, OrderTag::Return],
+            | AgentEvent::Returning { .. }
+            | AgentEvent::Awaiting { .. }
+            | AgentEvent::Answered { .. }
+            | AgentEvent::Undecided { .. }
+            | AgentEvent::Decided { .. }
+            | AgentEvent::Confirming { .. }
+            | AgentEvent::Confirmed { .. }
+            | AgentEvent::Unconfirmed { .. } => &[OrderTag::Deploy, OrderTag::Return],
         };
         store::answer_orders(write, &row.id, answered, now).await?;
         let news = view::news(event);
@@ -453,11 +460,6 @@ pub(super) fn nothing_before(row: &RolloutRow) -> End {
         code: "nothing-to-return-to".to_owned(),
         message: format!("there is no artifact of {} before {} on this server", row.app, row.version),
     }
-}
-
-/// Servers that a rollout orders, for `peers`.
-pub(super) fn peers(members: &[Member]) -> u32 {
-    u32::try_from(members.iter().filter(|member| member.wave > 0).count()).unwrap_or(u32::MAX)
 }
 
 fn cut(text: &str, most: usize) -> String {

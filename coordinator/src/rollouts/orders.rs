@@ -10,7 +10,7 @@ use consign_common::{
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
-    controller::{ControllerError, peers},
+    controller::ControllerError,
     rows::{Again, DeploymentRow, OrderRow, OrderTag, RolloutRow},
 };
 use crate::rollout::Kind;
@@ -33,11 +33,8 @@ pub(super) fn work(
     now: UnixMs,
 ) -> Result<OrderRow, ControllerError> {
     let (tag, order) = match row.state.kind {
-        Kind::Deploy => {
-            let (force, peers) = (row.again == Again::Force, peers(&row.state.members));
-            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, peers })
-        }
-        Kind::Return => (OrderTag::Return, OrderKind::Return { manifest, reason: row.reason.clone() }),
+        Kind::Deploy => (OrderTag::Deploy, OrderKind::deploy(manifest, row.again == Again::Force)),
+        Kind::Return => (OrderTag::Return, OrderKind::back(manifest, row.reason.clone())),
     };
     compose(row, deployment, tag, Some(manifest), order, coordinator, now)
 }

@@ -104,6 +104,13 @@ impl View {
                 self.progress = format!("returning to {version}: {because}");
                 self.list(Phase::Return, steps);
             }
+            Event::Awaiting { .. }
+            | Event::Answered { .. }
+            | Event::Undecided { .. }
+            | Event::Decided { .. }
+            | Event::Confirming { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. } => {}
             Event::Cancelling { because, .. } => self.progress = format!("cancelling: {because}"),
             Event::Ended { result } => self.close(result, at),
         }
@@ -201,6 +208,13 @@ pub(super) fn news(event: &Event) -> News {
         | Event::Started { .. }
         | Event::Spawned { .. }
         | Event::Finished { .. }
+        | Event::Awaiting { .. }
+        | Event::Answered { .. }
+        | Event::Undecided { .. }
+        | Event::Decided { .. }
+        | Event::Confirming { .. }
+        | Event::Confirmed { .. }
+        | Event::Unconfirmed { .. }
         | Event::Cancelling { .. } => News::Accepted,
     }
 }

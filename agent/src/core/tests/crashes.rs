@@ -158,6 +158,13 @@ fn check_invariants(world: &World) -> Result<(), TestCaseError> {
             | Event::Spawned { .. }
             | Event::Returning { .. }
             | Event::Cancelling { .. }
+            | Event::Awaiting { .. }
+            | Event::Answered { .. }
+            | Event::Undecided { .. }
+            | Event::Decided { .. }
+            | Event::Confirming { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. }
             | Event::Ended { .. } => {}
         }
     }

@@ -106,26 +106,24 @@ fn an_artifact_for_another_platform_is_refused() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let unsupported = |plan: &str, peers: u32| {
+    let unsupported = |plan: &str| {
         let mut world = world();
         world.plan(plan);
-        world.order.order = OrderKind::Deploy { manifest: world.digest(), force: false, peers };
+        world.order.order = OrderKind::deploy(world.digest(), false);
         world.ordered().map(drop).map_err(|refusal| (refusal.code(), refusal.to_string()))
     };
-    let once = step("run = [\"id\"]\nuser = \"shop\"\nonce = true");
-    unsupported(&once, 1).unwrap();
+    unsupported(&step("run = [\"id\"]\nuser = \"shop\"\nonce = true")).unwrap();
+    unsupported(&PLAN.replacen('\n', "\nconfirm = \"5m\"\n", 1)).unwrap();
     let refusals = [
-        (unsupported(&once, 2), "`once`"),
-        (unsupported(&PLAN.replacen('\n', "\nconfirm = \"5m\"\n", 1), 1), "`confirm`"),
-        (unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\n"), 1), "workers"),
-        (unsupported(&format!("{PLAN}[params.password]\ntype = \"string\"\nsecret = true\n"), 1), "password"),
+        (unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\n")), "workers"),
+        (unsupported(&format!("{PLAN}[params.password]\ntype = \"string\"\nsecret = true\n")), "password"),
     ];
     for (refusal, name) in refusals {
         let (code, message) = refusal.expect_err(name);
         assert_eq!(code, "unsupported");
         assert!(message.contains(name), "{message}");
     }
-    unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\ndefault = 4\n"), 1).unwrap();
+    unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\ndefault = 4\n")).unwrap();
 }
 
 #[test]

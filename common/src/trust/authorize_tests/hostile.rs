@@ -25,8 +25,8 @@ fn no_field_of_an_order_changes_what_the_plan_does() {
             *force = true;
         },
         |order| {
-            let OrderKind::Deploy { peers, .. } = &mut order.order else { panic!() };
-            *peers = u32::MAX;
+            let OrderKind::Deploy { confirm_ms, .. } = &mut order.order else { panic!() };
+            *confirm_ms = Some(u64::MAX);
         },
     ];
     for change in varied {
@@ -67,7 +67,7 @@ fn no_flipped_bit_in_the_manifest_is_authorized() {
             // The coordinator is free to order the digest of what it sends.
             for manifest in [Sha256::of(&flipped), Sha256::of(&bytes)] {
                 let mut order = world.order.clone();
-                order.order = OrderKind::Deploy { manifest, force: false, peers: 1 };
+                order.order = OrderKind::deploy(manifest, false);
                 let documents = Documents { manifest: &flipped, statements: &world.statements };
                 let intent = Intent::Order { order: &order, connected: CONNECTED };
                 let decision = authorize(intent, documents, &world.root, host, &world.memory, world.now);

@@ -114,7 +114,7 @@ pub(super) fn world() -> World {
             deployment: id(3),
             term: 7,
             issued: NOW,
-            order: OrderKind::Deploy { manifest: Sha256::of(b""), force: false, peers: 1 },
+            order: OrderKind::deploy(Sha256::of(b""), false),
         },
         memory: Memory { term: 7, ..Memory::default() },
         now: NOW,
@@ -148,7 +148,7 @@ impl World {
     /// Publishes the manifest as it is, and orders it.
     pub(super) fn publish(&mut self, number: OrderingNumber) {
         self.statements = vec![self.signed(&self.publication(number))];
-        self.order.order = OrderKind::Deploy { manifest: self.digest(), force: false, peers: 1 };
+        self.order.order = OrderKind::deploy(self.digest(), false);
     }
 
     /// Another plan, published and ordered.
@@ -256,7 +256,7 @@ fn a_gate_that_cannot_be_checked_yet_is_closed() {
 fn the_manifest_is_the_one_that_is_ordered() {
     assert_eq!(refused(|world| world.manifest.version = "1.2.1".parse().unwrap()), "manifest-digest");
     let ordered = |world: &mut World| {
-        world.order.order = OrderKind::Deploy { manifest: Sha256::of(b"x"), force: true, peers: 1 };
+        world.order.order = OrderKind::deploy(Sha256::of(b"x"), true);
     };
     assert_eq!(refused(ordered), "manifest-digest");
 }
@@ -391,9 +391,12 @@ fn control_orders_are_held_to_the_same_first_rules() {
         },
     ] {
         world.order.order = kind;
-        assert_eq!(decide(&world), Err("unsupported"));
+        assert_eq!(decide(&world), Ok(()));
     }
-    world.order.order = OrderKind::Deploy { manifest: world.digest(), force: false, peers: 1 };
+    let gated = Gate::Statements { require: vec![], rearm: vec![] };
+    world.root.environments.insert(world.order.environment.clone(), gated);
+    assert_eq!(decide(&world), Err("gate-unsupported"), "where people sign, a decision is signed too");
+    world.order.order = OrderKind::deploy(world.digest(), false);
     assert_eq!(decide(&world), Err("malformed"));
     world.order.server = "web-2".parse().unwrap();
     assert_eq!(decide(&world), Err("wrong-server"));

@@ -8,7 +8,7 @@ fn returning() -> World {
     world.memory.before = Some(world.installed(at(5000)));
     world.memory.highest = Some(at(9000));
     world.memory.succeeded = Some(at(9000));
-    world.order.order = OrderKind::Return { manifest: world.digest(), reason: "rollback".into() };
+    world.order.order = OrderKind::back(world.digest(), "rollback");
     world.statements.clear();
     world
 }
@@ -39,13 +39,13 @@ fn a_return_needs_no_key_and_no_time() {
 fn a_return_goes_to_the_artifact_before_and_nowhere_else() {
     assert_eq!(refused(|world| world.memory.before = None), "nothing-to-return-to");
     let elsewhere = |world: &mut World| {
-        world.order.order = OrderKind::Return { manifest: Sha256::of(b"x"), reason: String::new() };
+        world.order.order = OrderKind::back(Sha256::of(b"x"), "");
     };
     assert_eq!(refused(elsewhere), "wrong-return");
     // The coordinator names another artifact, and sends it.
     let another = |world: &mut World| {
         world.manifest.version = "0.9".parse().unwrap();
-        world.order.order = OrderKind::Return { manifest: world.digest(), reason: String::new() };
+        world.order.order = OrderKind::back(world.digest(), "");
     };
     assert_eq!(refused(another), "wrong-return");
     // It names the right one, and sends another.

@@ -24,7 +24,7 @@ fn an_artifact_succeeds_once_per_statement() {
             world.memory.highest = Some(at(5000));
             world.memory.succeeded = Some(at(5000));
             world.memory.good = runs.then(|| world.installed(at(5000)));
-            world.order.order = OrderKind::Deploy { manifest: world.digest(), force, peers: 1 };
+            world.order.order = OrderKind::deploy(world.digest(), force);
         })
     };
     // After a rollback: what succeeded once needs a new statement, with and without force.

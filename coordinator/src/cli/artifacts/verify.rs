@@ -109,7 +109,7 @@ fn decide(
         deployment: nobody(),
         term: 0,
         issued: now,
-        order: OrderKind::Deploy { manifest: Sha256::of(&bytes), force: false, peers: 1 },
+        order: OrderKind::deploy(Sha256::of(&bytes), false),
     };
     let platform = manifest.platform.as_ref().map(ToString::to_string).unwrap_or_default();
     let host = Host { word: &word, privilege: &Privilege::Root, platform: &platform };

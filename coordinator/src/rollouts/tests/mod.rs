@@ -18,7 +18,7 @@ async fn waves_go_one_after_the_other_and_end_green() {
     let mut three = fixture.connect("web-3").await;
     let id = fixture.start(&["1", "100%"]).await.unwrap().row.id;
     let order = one.order().await;
-    assert!(matches!(order.order, OrderKind::Deploy { force: false, peers: 3, .. }), "{order:?}");
+    assert!(matches!(order.order, OrderKind::Deploy { force: false, .. }), "{order:?}");
     assert_eq!((order.term, &order.rollout), (1, &id));
     two.expect_nothing();
     one.accept(&order).await;
