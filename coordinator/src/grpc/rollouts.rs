@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     fleet::Sessions,
-    rollout::{Kind, Member},
+    rollout::{Kind, Member, Strategy, Verb},
     rollouts::{
-        Again, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output, RollbackOf,
-        RollbackRequest, Shown, StartRequest, StepView, Until, Update,
+        Again, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output, Queueing,
+        RollbackOf, RollbackRequest, Shown, StartRequest, StepView, Until, Update,
     },
 };
 
@@ -43,7 +43,17 @@ impl Rollouts for RolloutService {
             version: request.version.parse().map_err(invalid)?,
             environment: request.environment.parse().map_err(invalid)?,
             waves: request.waves,
+            canary: None,
             selector: request.selector.parse().map_err(invalid)?,
+            selector_text: request.selector,
+            strategy: Strategy::default(),
+            min_healthy: None,
+            confirm_ms: None,
+            queueing: Queueing::default(),
+            not_before: UnixMs(0),
+            skip: Vec::new(),
+            pinned: None,
+            reason: String::new(),
             again: if request.force { Again::Force } else { Again::LeaveAlone },
             by: caller.identity.to_string(),
         };
@@ -79,7 +89,8 @@ impl Rollouts for RolloutService {
                 )));
             }
         }
-        let shown = self.controller.abort(&request.rollout, &reason(&request.reason)?, &by).await?;
+        let shown =
+            self.controller.press(&request.rollout, Verb::Abort, &reason(&request.reason)?, &by).await?;
         Ok(rollout(&shown))
     }
 
@@ -235,9 +246,12 @@ impl From<NotStarted> for Status {
     fn from(error: NotStarted) -> Self {
         let message = format!("{}: {error}", error.code());
         match &error {
-            NotStarted::Waves(_) | NotStarted::Selector(_) | NotStarted::RolloutAmbiguous { .. } => {
-                Self::invalid_argument(message)
-            }
+            NotStarted::Waves(_)
+            | NotStarted::Selector(_)
+            | NotStarted::Strategy(_)
+            | NotStarted::StepUnknown { .. }
+            | NotStarted::ConfirmLonger { .. }
+            | NotStarted::RolloutAmbiguous { .. } => Self::invalid_argument(message),
             NotStarted::ArtifactUnknown { .. }
             | NotStarted::ServerUnknown { .. }
             | NotStarted::NoServer { .. }
@@ -247,7 +261,10 @@ impl From<NotStarted> for Status {
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }
-            | NotStarted::Ended { .. } => Self::failed_precondition(message),
+            | NotStarted::Superseded { .. }
+            | NotStarted::NoHold { .. }
+            | NotStarted::NoConfirm
+            | NotStarted::Illegal(_) => Self::failed_precondition(message),
             NotStarted::Refused(refusal) => refused(refusal),
             NotStarted::Failed(error) => {
                 tracing::error!(%error, "request failed");

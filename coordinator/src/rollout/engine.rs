@@ -1,37 +1,39 @@
-//! Planning, and what follows from what happened.
+//! What happens, and what follows from it.
 
-use consign_common::name::ServerName;
-
-use super::{
-    state::{End, Kind, Member, Phase, Rollout, ServerState},
-    verdict::Verdict,
-    waves::{InvalidWaves, Target, cumulative},
+use consign_common::{
+    name::{ServerName, StepName},
+    time::UnixMs,
+    trust::{DecisionAction, OnceWord},
 };
 
-/// A server that the selector chose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    pub server: ServerName,
-    pub presence: Presence,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presence {
-    Enabled,
-    Disabled { because: String },
-}
+use super::{
+    advance::advance,
+    state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Stage, Told},
+    strategy::Offline,
+    verdict::Final,
+};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing else runs for this app and environment.
     Begin,
-    Abort {
-        because: String,
-    },
+    /// The time that [`Rollout::wake`] named has come.
+    Tick,
     Server {
         server: ServerName,
         news: News,
+    },
+    /// The answer to [`Command::Probe`].
+    Health {
+        wave: u32,
+        health: Health,
+        because: String,
+    },
+    /// The server is connected, owes this rollout or is new, and nothing newer is meant for it.
+    Converge {
+        server: ServerName,
+        group: String,
     },
 }
 
@@ -54,12 +56,55 @@ pub enum News {
     /// It cannot be ordered, for this reason.
     Impossible(End),
     Accepted,
+    /// An attempt of a step began.
+    StepStarted {
+        step: StepName,
+    },
+    StepEnded {
+        step: StepName,
+        how: StepEnd,
+    },
+    /// It waits before a `once` step.
+    Awaiting {
+        step: StepName,
+    },
+    /// It was told about the `once` step that it waited for.
+    Answered,
+    /// Nobody knows how the step ended, and the server waits for a decision.
+    Undecided {
+        step: StepName,
+        because: String,
+    },
+    Decided {
+        step: StepName,
+        action: DecisionAction,
+        because: String,
+    },
+    /// It waits to be confirmed.
+    Confirming,
     Returning,
     Ended(End),
     /// It was told to cancel, and knows of nothing that it could.
     Lost {
         because: String,
     },
+}
+
+/// How an attempt of a step ended, as far as others are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    Succeeded,
+    Failed { because: String },
+    Skipped,
+}
+
+/// What is said of a wave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Pass,
+    Fail,
+    /// Nobody can say: a person must look.
+    Inconclusive,
 }
 
 /// What is to be done. Written down with the state that it came with before it is done; doing it twice is harmless.
@@ -77,133 +122,280 @@ pub enum Command {
         server: ServerName,
         because: String,
     },
+    Confirm {
+        server: ServerName,
+    },
+    Once {
+        server: ServerName,
+        step: StepName,
+        word: OnceWord,
+    },
+    Decide {
+        server: ServerName,
+        step: StepName,
+        action: DecisionAction,
+        because: String,
+    },
+    /// Ask how the wave is, and answer with [`Event::Health`].
+    Probe {
+        wave: u32,
+    },
+    /// Begin the rollout of returns from what this one brought.
+    RollBack {
+        because: String,
+    },
 }
 
-/// Freezes the membership. Servers go in the order of their names; waves are counted over those that are enabled, so
-/// that a first wave of one is a server that really tries.
-pub fn plan(kind: Kind, targets: &[Target], mut candidates: Vec<Candidate>) -> Result<Rollout, InvalidWaves> {
-    candidates.sort_by(|a, b| a.server.cmp(&b.server));
-    candidates.dedup_by(|a, b| a.server == b.server);
-    if candidates.is_empty() {
-        return Err(InvalidWaves::NoServer);
-    }
-    let enabled = candidates.iter().filter(|candidate| candidate.presence == Presence::Enabled).count();
-    let waves = match u32::try_from(enabled) {
-        Ok(0) => Vec::new(),
-        Ok(enabled) => cumulative(targets, enabled)?,
-        Err(_) => return Err(InvalidWaves::TooMuch { given: enabled.to_string() }),
-    };
-    let mut place = 0_u32;
-    let members = candidates
-        .into_iter()
-        .map(|Candidate { server, presence }| match presence {
-            Presence::Enabled => {
-                let before = waves.iter().take_while(|reached| **reached <= place).count();
-                place += 1;
-                let wave = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
-                Member { server, wave, state: ServerState::Pending }
-            }
-            Presence::Disabled { because } => {
-                let end = End::Skipped { because: format!("disabled: {because}") };
-                Member { server, wave: 0, state: ServerState::Ended { end } }
-            }
-        })
-        .collect();
-    Ok(Rollout { kind, phase: Phase::Queued, members })
-}
-
-/// The rollout after `event`, and what is to be done about it. An event that does not fit (late, doubled, of a server
-/// that is not a member) changes nothing.
-pub fn apply(mut rollout: Rollout, event: Event) -> (Rollout, Vec<Command>) {
+/// The rollout after `event`, at `now`, and what is to be done about it. An event that does not fit (late, doubled, of a
+/// server that is not a member) changes nothing.
+pub fn apply(mut rollout: Rollout, event: Event, now: UnixMs) -> (Rollout, Vec<Command>) {
     let mut commands = Vec::new();
     match event {
         Event::Begin => {
-            if rollout.phase == Phase::Queued {
-                rollout.phase = Phase::Running;
+            if let Phase::Queued { .. } = rollout.phase {
+                let wave = rollout.members.iter().map(|member| member.wave).filter(|wave| *wave > 0).min();
+                rollout.phase = Phase::Running { wave: wave.unwrap_or(1), stage: Stage::Deploying };
             }
         }
-        Event::Abort { because } => abort(&mut rollout, because, &mut commands),
+        Event::Tick => expire(&mut rollout, now),
         Event::Server { server, news } => take(&mut rollout, &server, news, &mut commands),
+        Event::Health { wave, health, because } => judged(&mut rollout, wave, health, because),
+        Event::Converge { server, group } => converge(&mut rollout, server, group, now, &mut commands),
     }
-    advance(&mut rollout, &mut commands);
+    advance(&mut rollout, now, &mut commands);
     (rollout, commands)
 }
 
-fn abort(rollout: &mut Rollout, because: String, commands: &mut Vec<Command>) {
-    match rollout.phase {
-        Phase::Queued | Phase::Running | Phase::Stopping => {}
-        Phase::Aborting { .. } | Phase::Ended { .. } => return,
-    }
-    for member in &rollout.members {
-        match member.state {
-            // A server on its way back goes on: half a way back is the worst place to be.
-            ServerState::Returning if rollout.kind == Kind::Deploy => {}
-            ServerState::Ordered | ServerState::Running | ServerState::Returning => {
-                commands.push(Command::Cancel { server: member.server.clone(), because: because.clone() });
-            }
-            ServerState::Pending | ServerState::Due | ServerState::Ended { .. } => {}
+impl Rollout {
+    /// When it wants to be woken by a [`Event::Tick`].
+    pub fn wake(&self) -> Option<UnixMs> {
+        match &self.phase {
+            Phase::Queued { not_before } => (not_before.0 > 0).then_some(*not_before),
+            Phase::Running { stage: Stage::Baking { until }, .. } => Some(*until),
+            Phase::Running { .. } => self.members.iter().filter_map(|member| self.waits_until(member)).min(),
+            Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. } => None,
         }
     }
-    leave_out(rollout, "the rollout was aborted before its turn");
-    rollout.phase = Phase::Aborting { because };
+
+    /// What was said once and may have been lost with the process that was to do it.
+    pub fn unfinished(&self) -> Vec<Command> {
+        let due = self.members.iter().filter(|member| matches!(member.state, ServerState::Due { .. }));
+        let mut commands: Vec<Command> =
+            due.map(|member| Command::Find { server: member.server.clone() }).collect();
+        if let Phase::Running { wave, stage: Stage::Judging } = self.phase
+            && self.paused.is_none()
+        {
+            commands.push(Command::Probe { wave });
+        }
+        commands
+    }
+
+    fn waits_until(&self, member: &Member) -> Option<UnixMs> {
+        match (&member.state, &self.strategy.offline) {
+            (ServerState::Due { since }, Offline::Wait { ms }) => Some(UnixMs(since.0.saturating_add(*ms))),
+            (ServerState::Due { .. }, Offline::Fail | Offline::Owe)
+            | (
+                ServerState::Pending
+                | ServerState::Ordered
+                | ServerState::Running
+                | ServerState::Awaiting { .. }
+                | ServerState::Confirming { .. }
+                | ServerState::Returning
+                | ServerState::Ended { .. },
+                _,
+            ) => None,
+        }
+    }
+}
+
+fn expire(rollout: &mut Rollout, now: UnixMs) {
+    let over: Vec<ServerName> = rollout
+        .members
+        .iter()
+        .filter(|member| rollout.waits_until(member).is_some_and(|until| until <= now))
+        .map(|member| member.server.clone())
+        .collect();
+    for server in over {
+        end(rollout, &server, End::Offline);
+    }
 }
 
 fn take(rollout: &mut Rollout, server: &ServerName, news: News, commands: &mut Vec<Command>) {
-    let aborting = matches!(rollout.phase, Phase::Aborting { .. });
-    let kind = rollout.kind;
-    let Some(member) = rollout.members.iter_mut().find(|member| member.server == *server) else {
-        return;
-    };
-    let next = match &member.state {
-        ServerState::Pending | ServerState::Ended { .. } => None,
-        ServerState::Due => found(kind, news),
-        ServerState::Ordered | ServerState::Running | ServerState::Returning => {
-            progressed(kind, &member.state, news, aborting)
+    let Some(member) = rollout.member(server) else { return };
+    match member.state.clone() {
+        ServerState::Pending => {}
+        ServerState::Due { .. } => found(rollout, server, news, commands),
+        ServerState::Ordered
+        | ServerState::Running
+        | ServerState::Awaiting { .. }
+        | ServerState::Confirming { .. }
+        | ServerState::Returning => progressed(rollout, server, news),
+        ServerState::Ended { end: End::Unknown { step: Some(step), .. } } => {
+            resumed(rollout, server, &step, news);
         }
-    };
-    if let Some(next) = next {
-        if next == ServerState::Ordered {
-            commands.push(Command::Order { server: server.clone() });
-        }
-        member.state = next;
+        ServerState::Ended { .. } => late(rollout, server, &news),
     }
 }
 
 /// The answer to `Find`.
-fn found(kind: Kind, news: News) -> Option<ServerState> {
-    let end = match (news, kind) {
-        (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) => return Some(ServerState::Ordered),
+fn found(rollout: &mut Rollout, server: &ServerName, news: News, commands: &mut Vec<Command>) {
+    let kind = rollout.kind;
+    let outcome = match (news, kind) {
+        (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) if rollout.paused.is_some() => {
+            return set(rollout, server, ServerState::Pending);
+        }
+        (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) => {
+            commands.push(Command::Order { server: server.clone() });
+            return set(rollout, server, ServerState::Ordered);
+        }
         (News::ClockSkew { message }, Kind::Deploy) => {
             End::Refused { code: "clock-skew".to_owned(), message }
         }
-        (News::Absent, _) => End::Offline,
+        (News::Absent, _) => match (&rollout.phase, &rollout.strategy.offline) {
+            (Phase::Ended { .. }, _) | (_, Offline::Owe) => End::Owed,
+            (_, Offline::Fail) => End::Offline,
+            (_, Offline::Wait { .. }) => return,
+        },
         (News::NothingToDo, _) => End::NoOp,
         (News::Impossible(end), _) => end,
         (News::Disabled { because }, _) => End::Skipped { because: format!("disabled: {because}") },
-        (News::Accepted | News::Returning | News::Ended(_) | News::Lost { .. }, _) => return None,
+        (
+            News::Accepted
+            | News::StepStarted { .. }
+            | News::StepEnded { .. }
+            | News::Awaiting { .. }
+            | News::Answered
+            | News::Undecided { .. }
+            | News::Decided { .. }
+            | News::Confirming
+            | News::Returning
+            | News::Ended(_)
+            | News::Lost { .. },
+            _,
+        ) => return,
     };
-    Some(ServerState::Ended { end })
+    end(rollout, server, outcome);
 }
 
 /// What an ordered server says.
-fn progressed(kind: Kind, state: &ServerState, news: News, aborting: bool) -> Option<ServerState> {
+fn progressed(rollout: &mut Rollout, server: &ServerName, news: News) {
     match news {
-        News::Accepted => (*state == ServerState::Ordered).then_some(ServerState::Running),
-        News::Returning => Some(ServerState::Returning),
-        News::Ended(end) => Some(ServerState::Ended { end: as_asked(kind, end) }),
-        // Whoever aborts cannot wait for ever for a server that is gone, and nobody knows what it does.
-        News::Absent if aborting => {
-            let because = "it is not connected, so nobody knows whether it stopped".to_owned();
-            Some(ServerState::Ended { end: End::Unknown { because } })
+        News::Accepted => {
+            if rollout.member(server).is_some_and(|member| member.state == ServerState::Ordered) {
+                set(rollout, server, ServerState::Running);
+            }
         }
-        News::Lost { because } if aborting => Some(ServerState::Ended { end: End::Unknown { because } }),
+        News::Answered => set(rollout, server, ServerState::Running),
+        News::StepStarted { step } => rollout.once_started(server, &step),
+        News::StepEnded { step, how } => rollout.once_ended(server, &step, &how),
+        // Nobody could answer for a step that the plan does not have as `once`: it is not heard.
+        News::Awaiting { step } if !rollout.once.contains_key(&step) => {}
+        News::Awaiting { step } => {
+            rollout.once_beyond(server);
+            set(rollout, server, ServerState::Awaiting { step, told: Told::NotYet });
+        }
+        News::Undecided { step, because } => {
+            rollout.once_undecided(server, &step, &because);
+            set(rollout, server, ServerState::ended(End::Unknown { because, step: Some(step) }));
+        }
+        News::Decided { step, action, because } => rollout.once_decided(server, &step, action, &because),
+        News::Confirming => {
+            rollout.once_beyond(server);
+            set(rollout, server, ServerState::Confirming { told: Told::NotYet });
+        }
+        News::Returning => {
+            rollout.once_beyond(server);
+            set(rollout, server, ServerState::Returning);
+        }
+        News::Ended(outcome) => {
+            let outcome = as_asked(rollout.kind, outcome);
+            end(rollout, server, outcome);
+        }
+        // Whoever aborts cannot wait for ever for a server that is gone, and nobody knows what it does.
+        News::Absent if rollout.is_aborting() => {
+            let because = "it is not connected, so nobody knows whether it stopped".to_owned();
+            end(rollout, server, End::Unknown { because, step: None });
+        }
+        News::Lost { because } if rollout.is_aborting() => {
+            end(rollout, server, End::Unknown { because, step: None });
+        }
         News::Absent
         | News::Lost { .. }
         | News::Ready
         | News::Disabled { .. }
         | News::ClockSkew { .. }
         | News::NothingToDo
-        | News::Impossible(_) => None,
+        | News::Impossible(_) => {}
+    }
+}
+
+/// What a server says that waits for a decision.
+fn resumed(rollout: &mut Rollout, server: &ServerName, undecided: &StepName, news: News) {
+    match news {
+        News::Decided { step, action, because } if step == *undecided => {
+            rollout.once_decided(server, &step, action, &because);
+            set(rollout, server, ServerState::Running);
+        }
+        // A newer order ended it, or it was cancelled. What is unknown stays unknown, but nobody waits any more.
+        News::Ended(End::Unknown { because, .. }) => {
+            set(rollout, server, ServerState::ended(End::Unknown { because, step: None }));
+        }
+        News::Ended(outcome) => {
+            let outcome = as_asked(rollout.kind, outcome);
+            set(rollout, server, ServerState::ended(outcome));
+        }
+        News::Ready
+        | News::Absent
+        | News::Disabled { .. }
+        | News::ClockSkew { .. }
+        | News::NothingToDo
+        | News::Impossible(_)
+        | News::Accepted
+        | News::StepStarted { .. }
+        | News::StepEnded { .. }
+        | News::Awaiting { .. }
+        | News::Answered
+        | News::Undecided { .. }
+        | News::Decided { .. }
+        | News::Confirming
+        | News::Returning
+        | News::Lost { .. } => {}
+    }
+}
+
+/// A server that was given up, and is heard of again: its own word is the truth.
+fn late(rollout: &mut Rollout, server: &ServerName, news: &News) {
+    let unknown = rollout
+        .member(server)
+        .is_some_and(|member| matches!(member.state.end(), Some(End::Unknown { step: None, .. })));
+    if !unknown {
+        return;
+    }
+    match news {
+        News::StepStarted { step } => rollout.once_started(server, step),
+        News::StepEnded { step, how } => rollout.once_ended(server, step, how),
+        News::Ended(outcome) => {
+            let outcome = as_asked(rollout.kind, outcome.clone());
+            end(rollout, server, outcome);
+        }
+        News::Undecided { step, because } => {
+            rollout.once_undecided(server, step, because);
+            let step = Some(step.clone());
+            set(rollout, server, ServerState::ended(End::Unknown { because: because.clone(), step }));
+        }
+        News::Ready
+        | News::Absent
+        | News::Disabled { .. }
+        | News::ClockSkew { .. }
+        | News::NothingToDo
+        | News::Impossible(_)
+        | News::Accepted
+        | News::Awaiting { .. }
+        | News::Answered
+        | News::Decided { .. }
+        | News::Confirming
+        | News::Returning
+        | News::Lost { .. } => {}
     }
 }
 
@@ -215,52 +407,58 @@ fn as_asked(kind: Kind, end: End) -> End {
     }
 }
 
-/// Stops, opens the next wave, or ends.
-fn advance(rollout: &mut Rollout, commands: &mut Vec<Command>) {
-    if rollout.phase == Phase::Running && rollout.kind == Kind::Deploy {
-        let stopper =
-            rollout.members.iter().find(|member| member.state.end().is_some_and(End::stops)).map(|member| {
-                format!(
-                    "not reached: {} is {}",
-                    member.server,
-                    member.state.end().map_or("", |end| end.as_str())
-                )
-            });
-        if let Some(because) = stopper {
-            leave_out(rollout, &because);
-            rollout.phase = Phase::Stopping;
-        }
-    }
-    if rollout.phase == Phase::Running {
-        let open = rollout.members.iter().filter(|member| member.state.end().is_none());
-        let wave = open.map(|member| member.wave).min();
-        for member in &mut rollout.members {
-            if Some(member.wave) == wave && member.state == ServerState::Pending {
-                member.state = ServerState::Due;
-                commands.push(Command::Find { server: member.server.clone() });
-            }
-        }
-    }
-    let all_ended = rollout.members.iter().all(|member| member.state.end().is_some());
-    match rollout.phase {
-        Phase::Running | Phase::Stopping | Phase::Aborting { .. } if all_ended => {
-            rollout.phase = Phase::Ended { verdict: Verdict::of(rollout) };
-        }
-        Phase::Queued | Phase::Running | Phase::Stopping | Phase::Aborting { .. } | Phase::Ended { .. } => {}
+pub(super) fn set(rollout: &mut Rollout, server: &ServerName, state: ServerState) {
+    if let Some(member) = rollout.member_mut(server) {
+        member.state = state;
     }
 }
 
-/// Servers that were not ordered will not be.
-fn leave_out(rollout: &mut Rollout, because: &str) {
-    for member in &mut rollout.members {
-        match member.state {
-            ServerState::Pending | ServerState::Due => {
-                member.state = ServerState::Ended { end: End::Skipped { because: because.to_owned() } };
-            }
-            ServerState::Ordered
-            | ServerState::Running
-            | ServerState::Returning
-            | ServerState::Ended { .. } => {}
+pub(super) fn end(rollout: &mut Rollout, server: &ServerName, end: End) {
+    rollout.once_left(server, &end);
+    set(rollout, server, ServerState::ended(end));
+}
+
+fn judged(rollout: &mut Rollout, wave: u32, health: Health, because: String) {
+    let Phase::Running { wave: current, stage } = &mut rollout.phase else { return };
+    if *current != wave || *stage != Stage::Judging || rollout.paused.is_some() {
+        return;
+    }
+    match health {
+        Health::Pass => *stage = Stage::Confirming,
+        Health::Fail => {
+            rollout.phase =
+                Phase::Stopping { because: format!("the health of wave {wave} failed: {because}") };
+        }
+        Health::Inconclusive => {
+            let because = format!("the health of wave {wave} is inconclusive: {because}");
+            rollout.paused = Some(Pause { because });
         }
     }
+}
+
+/// An owed or new server gets what its environment runs.
+fn converge(
+    rollout: &mut Rollout,
+    server: ServerName,
+    group: String,
+    now: UnixMs,
+    commands: &mut Vec<Command>,
+) {
+    let Phase::Ended { verdict } = &rollout.phase else { return };
+    let green = matches!(verdict.state, Final::Succeeded | Final::Partial);
+    if !green || rollout.kind == Kind::Return {
+        return;
+    }
+    let due = ServerState::Due { since: now };
+    match rollout.member_mut(&server) {
+        Some(member) if member.state == ServerState::ended(End::Owed) => member.state = due,
+        Some(_) => return,
+        None => {
+            let member = Member { server: server.clone(), wave: 0, group, joined: Joined::Later, state: due };
+            let place = rollout.members.partition_point(|other| (other.wave, &other.server) < (0, &server));
+            rollout.members.insert(place, member);
+        }
+    }
+    rollout.once_rejoins(&server);
+    commands.push(Command::Find { server });
 }

@@ -5,20 +5,35 @@
 use consign_common::trust::Refusal;
 use serde::{Deserialize, Serialize};
 
-use super::state::{End, Kind, Member, Phase, Rollout};
+use super::state::{End, Joined, Kind, Member, Rollout};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
     pub state: Final,
     pub because: String,
+    pub cause: Cause,
+}
+
+/// Why there was no next wave.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Cause {
+    /// There was none left.
+    Finished,
+    Stopped {
+        because: String,
+    },
+    Aborted {
+        because: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Final {
     Succeeded,
-    /// A server did not take it, and others run it.
+    /// It stopped before its end: more servers failed than are tolerated, or a wave was not healthy.
     Stopped,
     /// Every server that was changed is back on its previous good artifact.
     Returned,
@@ -26,7 +41,7 @@ pub enum Final {
     /// Refused by a gate.
     Refused,
     Unknown,
-    /// All that was tried went well, but servers were left out.
+    /// It went through, but servers failed within its budget, are owed, or were left out.
     Partial,
 }
 
@@ -57,42 +72,64 @@ impl Final {
 
 impl Verdict {
     /// Of a rollout whose servers have all ended.
-    pub(super) fn of(rollout: &Rollout) -> Self {
-        let first = |wanted: fn(&End) -> bool| {
-            rollout.members.iter().find(|member| member.state.end().is_some_and(wanted))
-        };
-        if let Some(member) = first(refused_by_gate) {
-            return Self::about(Final::Refused, member);
-        }
-        if let Some(member) = first(|end| matches!(end, End::Unknown { .. })) {
-            return Self::about(Final::Unknown, member);
-        }
-        if let Phase::Aborting { because } = &rollout.phase {
-            return Self { state: Final::Aborted, because: because.clone() };
-        }
-        if let Some(member) = first(|end| matches!(end, End::Returned { .. }))
+    pub(super) fn of(rollout: &Rollout, cause: Cause) -> Self {
+        let first =
+            |wanted: fn(&End) -> bool| planned(rollout).find(|member| member.state.end().is_some_and(wanted));
+        let (state, because) = if let Some(member) = first(is_refused_by_gate) {
+            (Final::Refused, told(member))
+        } else if let Some(member) = first(|end| matches!(end, End::Unknown { .. })) {
+            (Final::Unknown, told(member))
+        } else if let Cause::Aborted { because } = &cause {
+            (Final::Aborted, because.clone())
+        } else if let Some(member) = first(|end| matches!(end, End::Returned { .. }))
             && first(changed_and_not_back).is_none()
         {
-            return Self::about(Final::Returned, member);
-        }
-        if let Some(member) = first(End::stops) {
-            return Self::about(Final::Stopped, member);
-        }
-        if let Some(member) = first(|end| !end.is_green()) {
-            return Self::about(Final::Partial, member);
-        }
-        Self { state: Final::Succeeded, because: all_green(rollout) }
-    }
-
-    fn about(state: Final, member: &Member) -> Self {
-        let how = member.state.end().map(ToString::to_string).unwrap_or_default();
-        Self { state, because: format!("{} {how}", member.server) }
+            (Final::Returned, told(member))
+        } else if let Cause::Stopped { because } = &cause {
+            (Final::Stopped, because.clone())
+        } else if first(|end| !end.is_green()).is_some() {
+            // A return stops nobody, so that only its end says that it failed.
+            let failed = rollout.kind == Kind::Return && first(End::is_failure).is_some();
+            (if failed { Final::Stopped } else { Final::Partial }, not_green(rollout))
+        } else {
+            (Final::Succeeded, all_green(rollout))
+        };
+        Self { state, because, cause }
     }
 }
 
+fn planned(rollout: &Rollout) -> impl Iterator<Item = &Member> {
+    rollout.members.iter().filter(|member| member.joined == Joined::Planned)
+}
+
+fn told(member: &Member) -> String {
+    let how = member.state.end().map(ToString::to_string).unwrap_or_default();
+    format!("{} {how}", member.server)
+}
+
+/// The first server of each kind of end, with how many there are: enough for one line.
+fn not_green(rollout: &Rollout) -> String {
+    let ends: Vec<(&Member, &End)> = planned(rollout)
+        .filter_map(|member| Some((member, member.state.end().filter(|end| !end.is_green())?)))
+        .collect();
+    let mut lines: Vec<String> = Vec::new();
+    let mut said: Vec<&str> = Vec::new();
+    for (member, end) in &ends {
+        let state = end.as_str();
+        if said.contains(&state) {
+            continue;
+        }
+        said.push(state);
+        let others = ends.iter().filter(|(_, other)| other.as_str() == state).count() - 1;
+        let more = if others > 0 { format!(" (and {others} more {state})") } else { String::new() };
+        lines.push(format!("{} {end}{more}", member.server));
+    }
+    lines.join("; ")
+}
+
 fn all_green(rollout: &Rollout) -> String {
-    let servers = rollout.members.len();
-    let unchanged = rollout.members.iter().filter(|member| member.state.end() == Some(&End::NoOp)).count();
+    let servers = planned(rollout).count();
+    let unchanged = planned(rollout).filter(|member| member.state.end() == Some(&End::NoOp)).count();
     let noun = if servers == 1 { "server" } else { "servers" };
     match (rollout.kind, unchanged) {
         (Kind::Deploy, unchanged) if unchanged == servers => {
@@ -107,7 +144,7 @@ fn all_green(rollout: &Rollout) -> String {
 }
 
 /// The server may run the artifact, or something between.
-fn changed_and_not_back(end: &End) -> bool {
+pub fn changed_and_not_back(end: &End) -> bool {
     match end {
         End::Succeeded { .. } | End::Stopped { .. } | End::Unknown { .. } | End::Cancelled { .. } => true,
         End::NoOp
@@ -115,10 +152,17 @@ fn changed_and_not_back(end: &End) -> bool {
         | End::Returned { .. }
         | End::Refused { .. }
         | End::Offline
-        | End::Skipped { .. } => false,
+        | End::Owed
+        | End::Skipped { .. }
+        | End::NotReached { .. } => false,
     }
 }
 
-fn refused_by_gate(end: &End) -> bool {
+/// What no budget covers: nobody knows what a server does, or nobody signed for this.
+pub(super) fn is_intolerable(end: &End) -> bool {
+    matches!(end, End::Unknown { .. }) || is_refused_by_gate(end)
+}
+
+fn is_refused_by_gate(end: &End) -> bool {
     matches!(end, End::Refused { code, .. } if Refusal::TRUST_CODES.contains(&code.as_str()))
 }

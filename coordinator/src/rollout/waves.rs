@@ -60,7 +60,7 @@ impl std::fmt::Display for Target {
 
 impl Target {
     /// Servers of `members`: a part of a server is a server, and there are never more than there are.
-    fn of(self, members: u32) -> u32 {
+    pub fn of(self, members: u32) -> u32 {
         match self {
             Self::Count(count) => count.min(members),
             Self::Percent(percent) => {

@@ -8,7 +8,7 @@ use consign_common::{
     digest::Sha256,
     json,
     limits::ArtifactLimits,
-    name::{App, Environment, Id, ServerName, Version},
+    name::{App, Environment, Id, ServerName, StepName, Version},
     plan::Plan,
     time::UnixMs,
     trust::{Gate, Refusal, TrustRoot},
@@ -18,7 +18,7 @@ use super::controller::ControllerError;
 use crate::{
     fleet::{InvalidSelector, RegistryError, Selector, Server},
     repository::{Artifact, RepositoryError},
-    rollout::InvalidWaves,
+    rollout::{Illegal, InvalidStrategy, InvalidWaves},
     store::StoreError,
 };
 
@@ -45,10 +45,24 @@ pub enum NotStarted {
     RolloutUnknown { given: String },
     #[error("more than one rollout begins with {given}")]
     RolloutAmbiguous { given: String },
-    #[error("rollout {rollout} has ended already")]
-    Ended { rollout: Id },
+    #[error(
+        "rollout {rollout} is not the newest of its app and environment any more: {newer} is; start a new one"
+    )]
+    Superseded { rollout: Id, newer: Id },
+    #[error("nothing holds {app} in {environment}")]
+    NoHold { app: App, environment: Environment },
+    #[error("the plan has no step {step}")]
+    StepUnknown { step: StepName },
+    #[error("the plan has no `confirm`, so there is nothing to shorten")]
+    NoConfirm,
+    #[error("`confirm` of the plan is {own} ms, and may only be shortened, not set to {given} ms")]
+    ConfirmLonger { given: u64, own: u64 },
     #[error(transparent)]
     Waves(#[from] InvalidWaves),
+    #[error(transparent)]
+    Strategy(InvalidStrategy),
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
     #[error(transparent)]
     Selector(#[from] InvalidSelector),
     #[error(transparent)]
@@ -70,11 +84,29 @@ impl NotStarted {
             Self::NothingToReturn { .. } => "nothing-to-return-to",
             Self::NoRollout { .. } | Self::RolloutUnknown { .. } => "rollout-unknown",
             Self::RolloutAmbiguous { .. } => "rollout-ambiguous",
-            Self::Ended { .. } => "ended",
+            Self::Superseded { .. } => "superseded",
+            Self::NoHold { .. } => "no-hold",
+            Self::StepUnknown { .. } => "step-unknown",
+            Self::NoConfirm | Self::ConfirmLonger { .. } => "confirm",
             Self::Waves(_) => "waves",
+            Self::Strategy(_) => "strategy",
+            Self::Illegal(_) => "not-now",
             Self::Selector(_) => "selector",
             Self::Refused(refusal) => refusal.code(),
             Self::Failed(_) => "internal",
+        }
+    }
+}
+
+impl From<InvalidStrategy> for NotStarted {
+    fn from(error: InvalidStrategy) -> Self {
+        match error {
+            InvalidStrategy::Waves(waves) => Self::Waves(waves),
+            other @ (InvalidStrategy::Budget { .. }
+            | InvalidStrategy::GroupUnknown { .. }
+            | InvalidStrategy::MinHealthy { .. }
+            | InvalidStrategy::NoCanary { .. }
+            | InvalidStrategy::ConfirmTooShort { .. }) => Self::Strategy(other),
         }
     }
 }
@@ -170,21 +202,40 @@ pub(super) fn check_revoked(root: &TrustRoot, manifest: Sha256) -> Result<(), Re
     if root.revoked.contains(&manifest) { Err(Refusal::Revoked { manifest }) } else { Ok(()) }
 }
 
-/// What the plan uses that is not executed yet.
-pub(super) fn check_manifest(bytes: &[u8], servers: usize) -> Result<(), Refusal> {
+/// The manifest's plan, if this version can execute it.
+pub(super) fn read_plan(bytes: &[u8]) -> Result<Plan, Refusal> {
     let most = ArtifactLimits::default().manifest_bytes;
     let manifest: Manifest = json::from_slice(bytes, most)
         .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })?;
     let plan = Plan::parse(&manifest.plan, "consign.toml")
         .map_err(|error| Refusal::PlanInvalid { why: error.to_string() })?;
-    check_plan(&plan, servers)
+    check_plan(&plan)?;
+    Ok(plan)
 }
 
-fn check_plan(plan: &Plan, servers: usize) -> Result<(), Refusal> {
-    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    if plan.confirm.is_some() {
-        return unsupported("`confirm`".to_owned());
+/// An operator can only leave out what is there.
+pub(super) fn check_skips(plan: &Plan, skip: &[StepName]) -> Result<(), NotStarted> {
+    let known = |step: &&StepName| plan.steps.iter().any(|planned| planned.name == **step);
+    match skip.iter().find(|step| !known(step)) {
+        Some(step) => Err(NotStarted::StepUnknown { step: step.clone() }),
+        None => Ok(()),
     }
+}
+
+/// How long a server waits to be confirmed, in milliseconds; 0 where the plan wants no confirmation. Others may only
+/// shorten what the plan says.
+pub(super) fn confirm(plan: &Plan, shorter: Option<u64>) -> Result<u64, NotStarted> {
+    let own = plan.confirm.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    match shorter {
+        None => Ok(own),
+        Some(_) if own == 0 => Err(NotStarted::NoConfirm),
+        Some(given) if given == 0 || given > own => Err(NotStarted::ConfirmLonger { given, own }),
+        Some(given) => Ok(given),
+    }
+}
+
+fn check_plan(plan: &Plan) -> Result<(), Refusal> {
+    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
     for (name, param) in &plan.params {
         if param.secret {
             return unsupported(format!("the secret parameter `{name}`"));
@@ -193,12 +244,7 @@ fn check_plan(plan: &Plan, servers: usize) -> Result<(), Refusal> {
             return unsupported(format!("the parameter `{name}` without a default"));
         }
     }
-    match plan.steps.iter().find(|step| step.once) {
-        Some(step) if servers > 1 => {
-            unsupported(format!("`once` (step {}) on more than one server", step.name))
-        }
-        Some(_) | None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The environment's servers that the selector chooses, by name.

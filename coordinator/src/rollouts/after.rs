@@ -9,22 +9,42 @@ use consign_common::{
 };
 
 use super::{
-    controller::{Controller, ControllerError, nothing_before},
+    controller::{Controller, ControllerError},
+    drive::nothing_before,
     rows::OrderRow,
     store,
 };
 use crate::{
     fleet::{Enablement, RegistryError, Sent, ToAgent},
-    rollout::{Event, Kind, News},
+    rollout::{Command, Event, Kind, News},
 };
 
 /// What is left to do when the transaction is durable.
 #[derive(Debug, Default)]
 pub(super) struct After {
     pub(super) find: VecDeque<(Id, ServerName)>,
+    /// Waves whose health is to be asked for.
+    pub(super) probe: Vec<(Id, u32)>,
     pub(super) send: Vec<OrderRow>,
     /// Servers that were told to cancel: if they are not there, they get a last chance.
     pub(super) cancelled: Vec<(Id, ServerName)>,
+}
+
+impl After {
+    /// What a former process was told and may not have done.
+    pub(super) fn again(&mut self, rollout: &Id, command: Command) {
+        match command {
+            Command::Find { server } => self.find.push_back((rollout.clone(), server)),
+            Command::Probe { wave } => self.probe.push((rollout.clone(), wave)),
+            // In the outbox.
+            Command::Order { .. }
+            | Command::Cancel { .. }
+            | Command::Confirm { .. }
+            | Command::Once { .. }
+            | Command::Decide { .. }
+            | Command::RollBack { .. } => {}
+        }
+    }
 }
 
 impl Controller {
@@ -32,6 +52,10 @@ impl Controller {
     pub(super) async fn perform(self: &Arc<Self>, mut after: After) -> Result<(), ControllerError> {
         loop {
             self.feed.wake();
+            self.alarm.notify_one();
+            for (rollout, wave) in std::mem::take(&mut after.probe) {
+                self.judge(rollout, wave);
+            }
             for order in std::mem::take(&mut after.send) {
                 self.send(order).await;
             }
@@ -131,7 +155,7 @@ impl Controller {
         let mut write = self.store.write().await?;
         store::answer_order(&mut write, order, self.clock.now()).await?;
         let event = Event::Server { server: server.clone(), news: News::Lost { because } };
-        self.drive(&mut write, &rollout, event, &mut after).await?;
+        self.drive(&mut write, [(rollout, event)].into(), &mut after).await?;
         write.commit().await?;
         Box::pin(self.perform(after)).await
     }

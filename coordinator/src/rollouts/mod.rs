@@ -3,10 +3,13 @@
 //! | module | holds |
 //! |---|---|
 //! | `admission` | what is refused before any server hears of it |
-//! | `start`, `show`, `follow` | what operators ask for |
+//! | `start`, `verbs`, `show`, `follow` | what operators ask for |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
-//! | `controller` | events in, engine, orders and changes out |
+//! | `controller` | what agents say |
+//! | `drive` | events in, engine, orders and changes out |
+//! | `succession` | what begins by itself: the next rollout, a way back, servers that converge |
 //! | `after` | what is done once that is durable |
+//! | `clock`, `judge` | waking rollouts in time; asking how a wave is |
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
@@ -14,10 +17,13 @@
 
 mod admission;
 mod after;
+mod clock;
 mod controller;
+mod drive;
 mod feed;
 mod follow;
 mod follower;
+mod judge;
 mod orders;
 mod output;
 mod read_logs;
@@ -26,8 +32,10 @@ pub mod rows;
 mod show;
 mod start;
 pub mod store;
+mod succession;
 #[cfg(test)]
 mod tests;
+mod verbs;
 mod view;
 
 pub use admission::NotStarted;
@@ -35,7 +43,7 @@ pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Rep
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
 pub use retention::KEEP;
-pub use rows::{Again, Changed, DeploymentRow, LogLength, RolloutRow};
+pub use rows::{Again, Changed, DeploymentRow, HistoryRow, Hold, LogLength, Pinned, RolloutRow};
 pub use show::Shown;
-pub use start::{RollbackOf, RollbackRequest, StartRequest};
+pub use start::{Canary, Queueing, RollbackOf, RollbackRequest, StartRequest};
 pub use view::{StepState, StepView, View};

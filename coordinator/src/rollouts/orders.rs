@@ -32,21 +32,38 @@ pub(super) fn work(
     coordinator: String,
     now: UnixMs,
 ) -> Result<OrderRow, ControllerError> {
+    let skip = row.state.skips_on(&deployment.server);
     let (tag, order) = match row.state.kind {
-        Kind::Deploy => (OrderTag::Deploy, OrderKind::deploy(manifest, row.again == Again::Force)),
-        Kind::Return => (OrderTag::Return, OrderKind::back(manifest, row.reason.clone())),
+        Kind::Deploy => {
+            let pinned = row.pinned.as_ref().and_then(|pinned| pinned.servers.get(&deployment.server));
+            let confirm_ms = Some(row.state.strategy.confirm_ms).filter(|ms| *ms > 0);
+            let plan = pinned.cloned().unwrap_or_default();
+            let force = row.again == Again::Force;
+            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, skip, plan, confirm_ms })
+        }
+        Kind::Return => (OrderTag::Return, OrderKind::Return { manifest, reason: row.reason.clone(), skip }),
     };
     compose(row, deployment, tag, Some(manifest), order, coordinator, now)
 }
 
-pub(super) fn cancel(
+/// An order about a deployment that has begun.
+pub(super) fn control(
     row: &RolloutRow,
     deployment: &DeploymentRow,
-    reason: String,
+    order: OrderKind,
     coordinator: String,
     now: UnixMs,
 ) -> Result<OrderRow, ControllerError> {
-    compose(row, deployment, OrderTag::Cancel, None, OrderKind::Cancel { reason }, coordinator, now)
+    let tag = match &order {
+        OrderKind::Confirm {} => OrderTag::Confirm,
+        OrderKind::Decide { .. } => OrderTag::Decide,
+        OrderKind::Once { .. } => OrderTag::Once,
+        OrderKind::Cancel { .. } => OrderTag::Cancel,
+        // They begin a deployment: `work`.
+        OrderKind::Deploy { .. } => OrderTag::Deploy,
+        OrderKind::Return { .. } => OrderTag::Return,
+    };
+    compose(row, deployment, tag, None, order, coordinator, now)
 }
 
 fn compose(

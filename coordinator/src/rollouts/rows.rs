@@ -1,11 +1,15 @@
 //! What the store keeps of a rollout, as domain types.
 
+use std::collections::BTreeMap;
+
 use consign_common::{
     deployment::Attempt,
     digest::Sha256,
-    name::{App, Environment, Id, ServerName, Version},
+    name::{App, Environment, Id, ServerName, StepName, Version},
     time::UnixMs,
+    trust::Foreseen,
 };
+use serde::{Deserialize, Serialize};
 
 use super::view::View;
 use crate::rollout::{Phase, Rollout};
@@ -25,11 +29,48 @@ pub struct RolloutRow {
     pub started_by: String,
     pub reason: String,
     pub started: UnixMs,
+    /// When a person last wanted it: a hold that is newer keeps it from beginning.
+    pub asked: UnixMs,
     /// Zero while it has not.
     pub ended: UnixMs,
     pub state: Rollout,
+    /// Which servers it is for, as the operator wrote it.
+    pub selector: String,
+    /// The rollout of returns that it began when it stopped.
+    pub rolled_back_by: Option<Id>,
+    /// What the preview determined, where the operator pinned it.
+    pub pinned: Option<Pinned>,
     /// The cursor of its newest change.
     pub changed: u64,
+}
+
+/// Of every server, what the preview determined of its steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pinned {
+    pub digest: Sha256,
+    pub servers: BTreeMap<ServerName, BTreeMap<StepName, Foreseen>>,
+}
+
+/// One line of a rollout's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryRow {
+    pub at: UnixMs,
+    /// Empty: nobody, it followed.
+    pub who: String,
+    /// A verb, or the state that it came to.
+    pub what: String,
+    pub because: String,
+}
+
+/// Why nothing begins by itself in an environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    pub app: App,
+    pub environment: Environment,
+    pub because: String,
+    pub who: String,
+    pub at: UnixMs,
 }
 
 /// Whether servers that run the artifact already are to be deployed to again.
@@ -44,6 +85,8 @@ pub struct DeploymentRow {
     pub id: Id,
     pub rollout: Id,
     pub server: ServerName,
+    /// From 1; the newest counts.
+    pub attempt: u32,
     pub digest: Option<Sha256>,
     /// Of the newest event.
     pub sequence: u64,
@@ -66,6 +109,9 @@ pub enum OrderTag {
     Deploy,
     Return,
     Cancel,
+    Confirm,
+    Decide,
+    Once,
 }
 
 /// One row of the feed that followers read.
@@ -113,8 +159,8 @@ impl RolloutRow {
     /// The column `standing`.
     pub(super) fn standing(&self) -> &'static str {
         match self.state.phase {
-            Phase::Queued => "queued",
-            Phase::Running | Phase::Stopping | Phase::Aborting { .. } => "active",
+            Phase::Queued { .. } => "queued",
+            Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => "active",
             Phase::Ended { .. } => "ended",
         }
     }
@@ -126,6 +172,9 @@ impl OrderTag {
             Self::Deploy => "deploy",
             Self::Return => "return",
             Self::Cancel => "cancel",
+            Self::Confirm => "confirm",
+            Self::Decide => "decide",
+            Self::Once => "once",
         }
     }
 }
@@ -133,7 +182,7 @@ impl OrderTag {
 impl std::str::FromStr for OrderTag {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Deploy, Self::Return, Self::Cancel]
+        [Self::Deploy, Self::Return, Self::Cancel, Self::Confirm, Self::Decide, Self::Once]
             .into_iter()
             .find(|tag| tag.as_str() == text)
             .ok_or_else(|| format!("{text:?} is no order"))

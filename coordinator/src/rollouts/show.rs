@@ -1,14 +1,17 @@
 //! Rollouts as they are now.
 
-use consign_common::name::{App, Environment, Id};
+use consign_common::{
+    name::{App, Environment, Id},
+    time::UnixMs,
+};
 
 use super::{
     admission::NotStarted,
     controller::Controller,
-    rows::{DeploymentRow, RolloutRow},
+    rows::{DeploymentRow, Hold, RolloutRow},
     store,
 };
-use crate::rollout::{Member, Phase};
+use crate::rollout::{Kind, Member, Phase, explain};
 
 /// Rollouts in one listing.
 const LIST: u32 = 1000;
@@ -17,43 +20,36 @@ const LIST: u32 = 1000;
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub row: RolloutRow,
+    /// With those that a retry replaced, oldest attempt first.
     pub deployments: Vec<DeploymentRow>,
+    /// What keeps things from beginning by themselves in its environment.
+    pub hold: Option<Hold>,
+    pub now: UnixMs,
 }
 
 impl Shown {
+    /// The newest one.
     pub fn deployment(&self, member: &Member) -> Option<&DeploymentRow> {
-        self.deployments.iter().find(|row| row.server == member.server)
+        self.deployments.iter().rfind(|row| row.server == member.server)
     }
 
     /// The state's name for people and for `--output json`.
     pub fn state(&self) -> &'static str {
-        match &self.row.state.phase {
-            Phase::Queued => "queued",
-            Phase::Running | Phase::Stopping => "running",
-            Phase::Aborting { .. } => "aborting",
-            Phase::Ended { verdict } => verdict.state.as_str(),
-        }
+        self.row.state.as_str()
     }
 
+    /// Why it is where it is, in one line.
     pub fn because(&self) -> String {
-        let members = &self.row.state.members;
-        match &self.row.state.phase {
-            Phase::Queued => "waits for the rollout that it pre-empts to end".to_owned(),
-            Phase::Running => {
-                let waves = members.iter().map(|member| member.wave).max().unwrap_or(0);
-                let open = members.iter().filter(|member| member.state.end().is_none());
-                let wave = open.map(|member| member.wave).min().unwrap_or(waves);
-                format!("wave {wave} of {waves}")
+        match (&self.row.state.phase, &self.hold) {
+            (Phase::Queued { .. }, Some(hold))
+                if self.row.state.kind == Kind::Deploy && self.row.asked <= hold.at =>
+            {
+                format!(
+                    "held: {}; `consign env lift-hold {} --env {}`",
+                    hold.because, hold.app, hold.environment
+                )
             }
-            Phase::Stopping => {
-                let stopper = members.iter().find(|member| member.state.end().is_some_and(|end| end.stops()));
-                let what = stopper.map_or(String::new(), |member| {
-                    format!("{} is {}; ", member.server, member.state.as_str())
-                });
-                format!("{what}stopping: what runs may finish")
-            }
-            Phase::Aborting { because } => because.clone(),
-            Phase::Ended { verdict } => verdict.because.clone(),
+            _ => explain(&self.row.state, self.now),
         }
     }
 
@@ -100,11 +96,12 @@ impl Controller {
     }
 
     pub async fn active(&self) -> Result<usize, NotStarted> {
-        Ok(store::unended(self.store.read()).await?.len())
+        Ok(store::open(self.store.read()).await?.len())
     }
 
     async fn with_deployments(&self, row: RolloutRow) -> Result<Shown, NotStarted> {
         let deployments = store::deployments(self.store.read(), &row.id).await?;
-        Ok(Shown { row, deployments })
+        let hold = store::hold(self.store.read(), &row.app, &row.environment).await?;
+        Ok(Shown { row, deployments, hold, now: self.clock.now() })
     }
 }

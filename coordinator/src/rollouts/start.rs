@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use consign_common::{
-    name::{App, Environment, ServerName, Version},
+    name::{App, Environment, ServerName, StepName, Version},
     time::UnixMs,
 };
 
@@ -12,25 +12,59 @@ use super::{
     after::After,
     controller::Controller,
     orders::fresh_id,
-    rows::{Again, Changed, DeploymentRow, RolloutRow},
+    rows::{Again, Hold, Pinned, RolloutRow},
     show::Shown,
     store,
-    view::View,
+    succession::{add, is_active, open_of},
 };
 use crate::{
     fleet::{Enablement, Selector, Server},
-    rollout::{self, Candidate, Event, Kind, Presence, Target},
+    rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
 };
 
+/// All but the strategy's times is checked here.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
     pub app: App,
     pub version: Version,
     pub environment: Environment,
     pub waves: Vec<String>,
+    /// The servers of the first wave.
+    pub canary: Option<Canary>,
     pub selector: Selector,
+    /// As the operator wrote it.
+    pub selector_text: String,
+    /// `confirm_ms` and `min_healthy` are filled in from what follows and from the plan.
+    pub strategy: Strategy,
+    pub min_healthy: Option<Target>,
+    /// Shortens the plan's `confirm`.
+    pub confirm_ms: Option<u64>,
+    pub queueing: Queueing,
+    pub not_before: UnixMs,
+    /// Steps that are left out on every server.
+    pub skip: Vec<StepName>,
+    pub pinned: Option<Pinned>,
     pub again: Again,
     pub by: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Canary {
+    pub selector: Selector,
+    /// As the operator wrote it.
+    pub text: String,
+}
+
+/// What becomes of a rollout while another one has its app and environment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queueing {
+    /// It waits its turn.
+    #[default]
+    Queue,
+    /// It waits, and those that waited before it will not begin.
+    Supersede,
+    Refuse,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +85,29 @@ pub enum RollbackOf {
 
 impl Controller {
     pub async fn start(self: &Arc<Self>, request: StartRequest) -> Result<Shown, NotStarted> {
-        let StartRequest { app, version, environment, waves, selector, again, by } = request;
+        let (row, queueing) = self.planned(request).await?;
+        let by = row.started_by.clone();
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        let mut row = row;
+        for other in open_of(&mut write, &row.app, &row.environment).await? {
+            self.make_way(&mut write, other, &row, queueing, &mut after).await?;
+        }
+        row.term = store::raise_term(&mut write, &row.app, &row.environment).await?;
+        add(&mut write, &row).await?;
+        let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
+        let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
+        self.drive(&mut write, begin, &mut after).await?;
+        write.commit().await?;
+        tracing::info!(rollout = %row.id, app = %row.app, version = %row.version,
+            environment = %row.environment, by, "rollout started");
+        self.perform(after).await?;
+        self.show_exactly(&row.id).await
+    }
+
+    /// Everything that can be refused before anything is written.
+    async fn planned(&self, request: StartRequest) -> Result<(RolloutRow, Queueing), NotStarted> {
+        let StartRequest { app, version, environment, waves, canary, selector, mut strategy, .. } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
         let root = self.trust_roots.newest();
@@ -60,14 +116,29 @@ impl Controller {
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, digest)?;
-        admission::check_manifest(&self.repository.manifest(digest).await?, chosen.len())?;
-        let state = rollout::plan(Kind::Deploy, &targets, chosen.iter().map(candidate).collect())?;
-
-        let mut write = self.store.write().await?;
-        if let Some(active) = unended_of(&mut write, &app, &environment).await?.into_iter().next() {
-            return Err(busy(active));
-        }
-        let term = store::raise_term(&mut write, &app, &environment).await?;
+        let plan = admission::read_plan(&self.repository.manifest(digest).await?)?;
+        admission::check_skips(&plan, &request.skip)?;
+        strategy.confirm_ms = admission::confirm(&plan, request.confirm_ms)?;
+        let enabled = chosen.iter().filter(|server| server.enablement == Enablement::Enabled).count();
+        let enabled = u32::try_from(enabled).unwrap_or(u32::MAX);
+        strategy.min_healthy = request.min_healthy.map_or(0, |target| target.of(enabled));
+        let group = strategy.group.as_ref().map(|group| group.label.clone());
+        let place = |server: &Server| match &canary {
+            Some(canary) if canary.selector.matches(&server.name, &server.report.labels) => Place::Canary,
+            Some(_) | None => Place::Fleet,
+        };
+        let candidates =
+            chosen.iter().map(|server| candidate(server, place(server), group.as_deref())).collect();
+        let mut state = rollout::plan(rollout::Request {
+            kind: Kind::Deploy,
+            targets,
+            canaries: canary.as_ref().map(|canary| canary.text.clone()),
+            strategy,
+            candidates,
+            once: plan.steps.iter().filter(|step| step.once).map(|step| step.name.clone()).collect(),
+            not_before: request.not_before,
+        })?;
+        state.skips = request.skip.into_iter().map(|step| Skip { step, server: None }).collect();
         let row = RolloutRow {
             id: fresh_id()?,
             app,
@@ -75,23 +146,44 @@ impl Controller {
             version,
             digest,
             waves,
-            again,
-            term,
-            started_by: by,
-            reason: String::new(),
+            again: request.again,
+            term: 0,
+            started_by: request.by,
+            reason: request.reason,
             started: now,
+            asked: now,
             ended: UnixMs(0),
             state,
+            selector: request.selector_text,
+            rolled_back_by: None,
+            pinned: request.pinned,
             changed: 0,
         };
-        add(&mut write, &row).await?;
-        let mut after = After::default();
-        self.drive(&mut write, &row.id, Event::Begin, &mut after).await?;
-        write.commit().await?;
-        tracing::info!(rollout = %row.id, app = %row.app, version = %row.version,
-            environment = %row.environment, by = row.started_by, "rollout started");
-        self.perform(after).await?;
-        self.show_exactly(&row.id).await
+        Ok((row, request.queueing))
+    }
+
+    /// What another open rollout of the app and environment means for a new one.
+    async fn make_way(
+        self: &Arc<Self>,
+        write: &mut store::Write,
+        other: RolloutRow,
+        new: &RolloutRow,
+        queueing: Queueing,
+        after: &mut After,
+    ) -> Result<(), NotStarted> {
+        let reason = format!("superseded by {} {}", new.app, new.version);
+        // Servers that still converge to what is not wanted any more keep nobody waiting.
+        if other.is_ended() {
+            return self.press_on(write, other, Verb::Abort, &reason, &new.started_by, after).await;
+        }
+        match queueing {
+            Queueing::Queue => Ok(()),
+            Queueing::Refuse => Err(busy(other)),
+            Queueing::Supersede if is_active(&other) || other.state.kind == Kind::Return => Ok(()),
+            Queueing::Supersede => {
+                self.press_on(write, other, Verb::Abort, &reason, &new.started_by, after).await
+            }
+        }
     }
 
     /// Brings servers back from an artifact. A deployment that is active for the same app and environment is aborted,
@@ -99,57 +191,58 @@ impl Controller {
     pub async fn rollback(self: &Arc<Self>, request: RollbackRequest) -> Result<Shown, NotStarted> {
         let RollbackRequest { of, selector, reason, by } = request;
         let (source, chosen) = self.find_left(of, &selector).await?;
-        let state = rollout::plan(Kind::Return, &[], chosen.iter().map(candidate).collect())?;
+        let candidates = chosen.iter().map(|server| candidate(server, Place::Fleet, None)).collect();
+        let state = rollout::plan(rollout::Request::back(candidates))?;
+        let reason = if reason.is_empty() { format!("rolled back by {by}") } else { reason };
 
-        let now = self.clock.now();
         let mut write = self.store.write().await?;
-        let mut preempted = None;
-        for row in unended_of(&mut write, &source.app, &source.environment).await? {
+        let mut after = After::default();
+        for row in open_of(&mut write, &source.app, &source.environment).await? {
             match row.state.kind {
-                Kind::Deploy => preempted = Some(row.id),
+                Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {
+                    let because = format!("pre-empted by a rollback: {reason}");
+                    self.press_on(&mut write, row, Verb::Abort, &because, &by, &mut after).await?;
+                }
+                Kind::Deploy => {}
                 Kind::Return => return Err(busy(row)),
             }
         }
-        let term = store::raise_term(&mut write, &source.app, &source.environment).await?;
-        let row = RolloutRow {
-            id: fresh_id()?,
-            waves: Vec::new(),
-            again: Again::LeaveAlone,
-            term,
-            started_by: by.clone(),
-            reason: if reason.is_empty() { format!("rolled back by {by}") } else { reason },
-            started: now,
-            ended: UnixMs(0),
-            state,
-            changed: 0,
-            ..source
-        };
+        let row = self.way_back(&mut write, &source, state, &reason, &by).await?;
         add(&mut write, &row).await?;
-        let mut after = After::default();
-        match preempted {
-            Some(active) => {
-                let because = format!("pre-empted by a rollback: {}", row.reason);
-                self.drive(&mut write, &active, Event::Abort { because }, &mut after).await?;
-            }
-            None => self.drive(&mut write, &row.id, Event::Begin, &mut after).await?,
-        }
+        let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
+        let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
+        self.drive(&mut write, begin, &mut after).await?;
         write.commit().await?;
         tracing::info!(rollout = %row.id, app = %row.app, environment = %row.environment, by, "rollback started");
         self.perform(after).await?;
         self.show_exactly(&row.id).await
     }
 
-    pub async fn abort(self: &Arc<Self>, given: &str, reason: &str, by: &str) -> Result<Shown, NotStarted> {
-        let shown = self.show(given).await?;
-        let id = shown.row.id.clone();
-        if shown.row.is_ended() {
-            return Err(NotStarted::Ended { rollout: id });
-        }
-        let because =
-            if reason.is_empty() { format!("aborted by {by}") } else { format!("aborted by {by}: {reason}") };
-        let after = self.happened(vec![(id.clone(), Event::Abort { because })]).await?;
+    /// Lets things begin by themselves again.
+    pub async fn lift_hold(
+        self: &Arc<Self>,
+        app: &App,
+        environment: &Environment,
+        by: &str,
+    ) -> Result<Hold, NotStarted> {
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        let Some(hold) = store::hold(&mut *write, app, environment).await? else {
+            return Err(NotStarted::NoHold { app: app.clone(), environment: environment.clone() });
+        };
+        store::lift_hold(&mut write, app, environment).await?;
+        let next = self.next_to_begin(&mut write, app, environment).await?;
+        let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
+        self.drive(&mut write, begin, &mut after).await?;
+        write.commit().await?;
+        tracing::info!(%app, %environment, by, "hold lifted");
         self.perform(after).await?;
-        self.show_exactly(&id).await
+        for server in self.registry.list().await? {
+            if server.environment == *environment && self.sessions.is_online(&server.name) {
+                self.converge(&server.name).await?;
+            }
+        }
+        Ok(hold)
     }
 
     /// The rollout whose artifact is left, and the servers that have it or may be getting it.
@@ -212,21 +305,13 @@ fn chosen_for_return(
     Ok(if possible == 0 { Vec::new() } else { chosen })
 }
 
-fn candidate(server: &Server) -> Candidate {
+fn candidate(server: &Server, place: Place, group: Option<&str>) -> Candidate {
     let presence = match &server.enablement {
         Enablement::Enabled => Presence::Enabled,
         Enablement::Disabled { reason, .. } => Presence::Disabled { because: reason.clone() },
     };
-    Candidate { server: server.name.clone(), presence }
-}
-
-async fn unended_of(
-    write: &mut store::Write,
-    app: &App,
-    environment: &Environment,
-) -> Result<Vec<RolloutRow>, NotStarted> {
-    let all = store::unended(&mut **write).await?;
-    Ok(all.into_iter().filter(|row| row.app == *app && row.environment == *environment).collect())
+    let group = group.and_then(|label| server.report.labels.get(label)).cloned().unwrap_or_default();
+    Candidate { server: server.name.clone(), presence, place, group }
 }
 
 fn busy(active: RolloutRow) -> NotStarted {
@@ -236,27 +321,4 @@ fn busy(active: RolloutRow) -> NotStarted {
         version: active.version,
         environment: active.environment,
     }
-}
-
-/// The rollout and its servers' rows.
-async fn add(write: &mut store::Write, row: &RolloutRow) -> Result<(), NotStarted> {
-    store::add_rollout(write, row).await?;
-    for member in &row.state.members {
-        let digest = match row.state.kind {
-            Kind::Deploy => Some(row.digest),
-            Kind::Return => None,
-        };
-        let deployment = DeploymentRow {
-            id: fresh_id()?,
-            rollout: row.id.clone(),
-            server: member.server.clone(),
-            digest,
-            sequence: 0,
-            view: View::default(),
-            changed: 0,
-        };
-        store::add_deployment(write, &deployment).await?;
-    }
-    store::add_change(write, &row.id, row.started, &Changed::Rollout).await?;
-    Ok(())
 }

@@ -9,10 +9,11 @@ use consign_common::{
     name::{StepName, Version},
     plan::Phase,
     time::UnixMs,
+    trust::DecisionAction,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::{End, Kind, News};
+use crate::rollout::{End, Kind, News, Rollout, StepEnd};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,13 +105,28 @@ impl View {
                 self.progress = format!("returning to {version}: {because}");
                 self.list(Phase::Return, steps);
             }
-            Event::Awaiting { .. }
-            | Event::Answered { .. }
-            | Event::Undecided { .. }
-            | Event::Decided { .. }
-            | Event::Confirming { .. }
-            | Event::Confirmed { .. }
-            | Event::Unconfirmed { .. } => {}
+            Event::Awaiting { step } => {
+                let name = self.step_name(Attempt { phase: Phase::Deploy, step: *step, number: 1 });
+                self.progress = format!("waiting to be told about the once step {name}");
+            }
+            Event::Answered { .. } => self.progress.clear(),
+            Event::Undecided { phase, step, because } => {
+                if let Some(step) = self.step_mut(*phase, *step) {
+                    step.end(&StepOutcome::Unknown { because: because.clone() }, at);
+                }
+                self.progress = "waiting for a decision".to_owned();
+            }
+            Event::Decided { phase, step, action, reason, .. } => {
+                self.progress.clear();
+                if let Some(step) = self.step_mut(*phase, *step) {
+                    step.decide(*action, reason);
+                }
+            }
+            Event::Confirming { deadline, .. } => {
+                self.progress = format!("returns by itself unless confirmed until {deadline}");
+            }
+            Event::Confirmed { .. } => self.progress.clear(),
+            Event::Unconfirmed { because } => self.progress.clone_from(because),
             Event::Cancelling { because, .. } => self.progress = format!("cancelling: {because}"),
             Event::Ended { result } => self.close(result, at),
         }
@@ -174,6 +190,18 @@ impl View {
 }
 
 impl StepView {
+    /// What an operator called it. A step that is to run again, or has not begun, says the rest itself.
+    fn decide(&mut self, action: DecisionAction, reason: &str) {
+        let state = match action {
+            DecisionAction::Done => StepState::Succeeded,
+            DecisionAction::Failed => StepState::Failed,
+            DecisionAction::Skip if self.state == StepState::Unknown => StepState::Skipped,
+            DecisionAction::Skip | DecisionAction::Again => return,
+        };
+        self.state = state;
+        self.because = format!("decided: {reason}");
+    }
+
     fn end(&mut self, outcome: &StepOutcome, at: UnixMs) {
         self.ended = at;
         (self.state, self.because) = match outcome {
@@ -196,30 +224,62 @@ fn phase_of(kind: Kind) -> Phase {
     }
 }
 
-/// What the engine learns from an agent's event.
-pub(super) fn news(event: &Event) -> News {
-    match event {
-        Event::Returning { .. } => News::Returning,
-        Event::Ended { result } => News::Ended(end(result)),
-        Event::Accepted { .. }
-        | Event::Staging { .. }
-        | Event::Staged { .. }
-        | Event::Skipped { .. }
-        | Event::Started { .. }
-        | Event::Spawned { .. }
-        | Event::Finished { .. }
-        | Event::Awaiting { .. }
-        | Event::Answered { .. }
-        | Event::Undecided { .. }
-        | Event::Decided { .. }
-        | Event::Confirming { .. }
-        | Event::Confirmed { .. }
-        | Event::Unconfirmed { .. }
-        | Event::Cancelling { .. } => News::Accepted,
+impl View {
+    /// What the engine learns from an agent's event. Single steps matter only where they are `once`.
+    pub(super) fn news(&self, rollout: &Rollout, event: &Event) -> Vec<News> {
+        let step = |phase: Phase, index: u32| {
+            let step = self.steps.iter().find(|step| step.phase == phase && step.index == index);
+            step.map(|step| step.name.clone())
+        };
+        let once = |phase: Phase, index: u32| {
+            step(phase, index).filter(|_| phase == Phase::Deploy && !rollout.once.is_empty())
+        };
+        let news = match event {
+            Event::Accepted { .. } | Event::Staging { .. } | Event::Staged { .. } => Some(News::Accepted),
+            Event::Started { attempt, .. } => {
+                once(attempt.phase, attempt.step).map(|step| News::StepStarted { step })
+            }
+            Event::Finished { attempt, result, .. } => once(attempt.phase, attempt.step)
+                .zip(step_end(result))
+                .map(|(step, how)| News::StepEnded { step, how }),
+            Event::Skipped { phase, step: index, .. } => {
+                once(*phase, *index).map(|step| News::StepEnded { step, how: StepEnd::Skipped })
+            }
+            Event::Awaiting { step: index } => {
+                step(Phase::Deploy, *index).map(|step| News::Awaiting { step })
+            }
+            Event::Answered { .. } => Some(News::Answered),
+            Event::Undecided { phase, step: index, because } => {
+                step(*phase, *index).map(|step| News::Undecided { step, because: because.clone() })
+            }
+            Event::Decided { phase, step: index, action, reason, .. } => {
+                let because = reason.clone();
+                step(*phase, *index).map(|step| News::Decided { step, action: *action, because })
+            }
+            Event::Confirming { .. } => Some(News::Confirming),
+            Event::Returning { .. } => Some(News::Returning),
+            Event::Ended { result } => Some(News::Ended(end(result))),
+            Event::Spawned { .. }
+            | Event::Confirmed { .. }
+            | Event::Unconfirmed { .. }
+            | Event::Cancelling { .. } => None,
+        };
+        news.into_iter().collect()
     }
 }
 
-fn end(result: &DeploymentOutcome) -> End {
+fn step_end(result: &StepOutcome) -> Option<StepEnd> {
+    match result {
+        StepOutcome::Succeeded => Some(StepEnd::Succeeded),
+        StepOutcome::Skipped { .. } => Some(StepEnd::Skipped),
+        StepOutcome::Failed { failure } => Some(StepEnd::Failed { because: failure.to_string() }),
+        StepOutcome::Cancelled => Some(StepEnd::Failed { because: "it was cancelled".to_owned() }),
+        // It runs again, or the server asks for a decision: that is what counts.
+        StepOutcome::Unknown { .. } => None,
+    }
+}
+
+pub(super) fn end(result: &DeploymentOutcome) -> End {
     match result {
         DeploymentOutcome::Succeeded { tolerated } => End::Succeeded { tolerated: tolerated.clone() },
         DeploymentOutcome::NoOp => End::NoOp,
@@ -228,7 +288,7 @@ fn end(result: &DeploymentOutcome) -> End {
         DeploymentOutcome::Stopped { because } => End::Stopped { because: because.clone() },
         DeploymentOutcome::Unknown { step, because } => {
             let because = if step.is_empty() { because.clone() } else { format!("step {step}: {because}") };
-            End::Unknown { because }
+            End::Unknown { because, step: None }
         }
         DeploymentOutcome::Cancelled { because } => End::Cancelled { because: because.clone() },
         DeploymentOutcome::Refused { code, message } => {

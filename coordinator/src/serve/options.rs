@@ -28,6 +28,10 @@ pub struct Options {
     /// What `consign init` wrote for this machine; needed once
     #[arg(long, value_name = "FILE")]
     pub bundle: Option<PathBuf>,
+
+    /// Where root installed the programs that say how a wave is (health.command of an environment)
+    #[arg(long, value_name = "DIR", default_value = "/etc/consign/health.d")]
+    pub health_programs: PathBuf,
 }
 
 /// `<state>/addresses.json`: where a running coordinator really listens, whatever ports it was given.

@@ -152,6 +152,7 @@ impl Coordinator {
             sessions: Arc::clone(&sessions),
             feed,
             clock: Arc::clone(&clock),
+            health_programs: options.health_programs.clone(),
         };
         let controller = Controller::new(surroundings, Patience::default());
         controller.resume().await?;
@@ -240,6 +241,7 @@ impl Coordinator {
             }
         };
         tasks.spawn(until(stopping(&stop), renewing));
+        tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_time()));
         tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();

@@ -125,6 +125,7 @@ impl Owner {
             enrolment_listen: "127.0.0.1:0".parse().unwrap(),
             advertise: None,
             bundle: Some(bundle),
+            health_programs: dir.join("health.d"),
         }
     }
 }

@@ -14,14 +14,17 @@ use crate::{
 };
 
 pub async fn add_deployment(write: &mut Write, row: &DeploymentRow) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO deployments (id, rollout, server, digest, view) VALUES (?, ?, ?, ?, ?)")
-        .bind(row.id.as_str())
-        .bind(row.rollout.as_str())
-        .bind(row.server.as_str())
-        .bind(row.digest.map(|digest| digest.to_string()))
-        .bind(to_text(&row.view)?)
-        .execute(&mut **write)
-        .await?;
+    sqlx::query(
+        "INSERT INTO deployments (id, rollout, server, attempt, digest, view) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.id.as_str())
+    .bind(row.rollout.as_str())
+    .bind(row.server.as_str())
+    .bind(row.attempt)
+    .bind(row.digest.map(|digest| digest.to_string()))
+    .bind(to_text(&row.view)?)
+    .execute(&mut **write)
+    .await?;
     Ok(())
 }
 
@@ -45,29 +48,31 @@ pub async fn deployment<'e>(
     row.as_ref().map(deployment_row).transpose()
 }
 
-/// By server.
+/// By server, and of each the oldest attempt first.
 pub async fn deployments<'e>(
     db: impl SqliteExecutor<'e>,
     rollout: &Id,
 ) -> Result<Vec<DeploymentRow>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM deployments WHERE rollout = ? ORDER BY server")
+    let rows = sqlx::query("SELECT * FROM deployments WHERE rollout = ? ORDER BY server, attempt")
         .bind(rollout.as_str())
         .fetch_all(db)
         .await?;
     rows.iter().map(deployment_row).collect()
 }
 
-/// The rollout's deployment on one server.
+/// The rollout's newest deployment on one server.
 pub async fn deployment_on<'e>(
     db: impl SqliteExecutor<'e>,
     rollout: &Id,
     server: &ServerName,
 ) -> Result<Option<DeploymentRow>, StoreError> {
-    let row = sqlx::query("SELECT * FROM deployments WHERE rollout = ? AND server = ?")
-        .bind(rollout.as_str())
-        .bind(server.as_str())
-        .fetch_optional(db)
-        .await?;
+    let row = sqlx::query(
+        "SELECT * FROM deployments WHERE rollout = ? AND server = ? ORDER BY attempt DESC LIMIT 1",
+    )
+    .bind(rollout.as_str())
+    .bind(server.as_str())
+    .fetch_optional(db)
+    .await?;
     row.as_ref().map(deployment_row).transpose()
 }
 
@@ -76,6 +81,7 @@ fn deployment_row(row: &SqliteRow) -> Result<DeploymentRow, StoreError> {
         id: parse(row.try_get("id")?)?,
         rollout: parse(row.try_get("rollout")?)?,
         server: parse(row.try_get("server")?)?,
+        attempt: row.try_get("attempt")?,
         digest: parse_opt(row.try_get("digest")?)?,
         sequence: to_u64(row.try_get("sequence")?),
         view: from_text(row.try_get("view")?)?,

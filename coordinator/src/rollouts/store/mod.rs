@@ -3,6 +3,7 @@
 
 mod deployments;
 mod feed;
+mod history;
 mod orders;
 mod rollouts;
 mod servers;
@@ -10,6 +11,7 @@ mod servers;
 use consign_common::json;
 pub use deployments::*;
 pub use feed::*;
+pub use history::*;
 pub use orders::*;
 pub use rollouts::*;
 use serde::de::DeserializeOwned;

@@ -10,7 +10,7 @@ use super::{Write, from_text, to_text};
 use crate::{
     rollouts::rows::{Again, RolloutRow},
     store::StoreError,
-    store::column::{from_u64, parse, to_u64},
+    store::column::{from_u64, parse, parse_opt, to_u64},
 };
 
 /// A term higher than every one before for this app and environment.
@@ -29,8 +29,8 @@ pub async fn raise_term(write: &mut Write, app: &App, environment: &Environment)
 pub async fn add_rollout(write: &mut Write, row: &RolloutRow) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO rollouts (id, app, environment, version, digest, waves, force, term, started_by, reason,
-                               started_ms, ended_ms, standing, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                               started_ms, asked_ms, ended_ms, standing, under_way, selector, pinned, state)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(row.id.as_str())
     .bind(row.app.as_str())
@@ -43,8 +43,12 @@ pub async fn add_rollout(write: &mut Write, row: &RolloutRow) -> Result<(), Stor
     .bind(&row.started_by)
     .bind(&row.reason)
     .bind(from_u64(row.started.0))
+    .bind(from_u64(row.asked.0))
     .bind(from_u64(row.ended.0))
     .bind(row.standing())
+    .bind(row.state.is_under_way())
+    .bind(&row.selector)
+    .bind(row.pinned.as_ref().map(to_text).transpose()?)
     .bind(to_text(&row.state)?)
     .execute(&mut **write)
     .await?;
@@ -52,10 +56,17 @@ pub async fn add_rollout(write: &mut Write, row: &RolloutRow) -> Result<(), Stor
 }
 
 pub async fn save_rollout(write: &mut Write, row: &RolloutRow) -> Result<(), StoreError> {
-    sqlx::query("UPDATE rollouts SET state = ?, standing = ?, ended_ms = ? WHERE id = ?")
+    sqlx::query(
+        "UPDATE rollouts SET state = ?, standing = ?, under_way = ?, term = ?, asked_ms = ?, ended_ms = ?, rolled_back_by = ?
+         WHERE id = ?",
+    )
         .bind(to_text(&row.state)?)
         .bind(row.standing())
+        .bind(row.state.is_under_way())
+        .bind(from_u64(row.term))
+        .bind(from_u64(row.asked.0))
         .bind(from_u64(row.ended.0))
+        .bind(row.rolled_back_by.as_ref().map(Id::as_str))
         .bind(row.id.as_str())
         .execute(&mut **write)
         .await?;
@@ -79,10 +90,11 @@ pub async fn rollouts_like<'e>(
     rows.iter().map(rollout_row).collect()
 }
 
-/// Queued and active ones, oldest first.
-pub async fn unended<'e>(db: impl SqliteExecutor<'e>) -> Result<Vec<RolloutRow>, StoreError> {
-    let rows =
-        sqlx::query("SELECT * FROM rollouts WHERE standing <> 'ended' ORDER BY rowid").fetch_all(db).await?;
+/// Queued and active ones, and ended ones that servers still converge to; oldest first.
+pub async fn open<'e>(db: impl SqliteExecutor<'e>) -> Result<Vec<RolloutRow>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM rollouts WHERE standing <> 'ended' OR under_way ORDER BY rowid")
+        .fetch_all(db)
+        .await?;
     rows.iter().map(rollout_row).collect()
 }
 
@@ -105,13 +117,28 @@ pub async fn list<'e>(
     rows.iter().map(rollout_row).collect()
 }
 
+/// Of every app the newest rollout in this environment.
+pub async fn newest_by_app<'e>(
+    db: impl SqliteExecutor<'e>,
+    environment: &Environment,
+) -> Result<Vec<RolloutRow>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT * FROM rollouts WHERE rowid IN (
+             SELECT max(rowid) FROM rollouts WHERE environment = ? GROUP BY app) ORDER BY app",
+    )
+    .bind(environment.as_str())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(rollout_row).collect()
+}
+
 /// Ended ones beyond the `keep` newest of their app and environment, oldest first.
 pub async fn ended_beyond<'e>(db: impl SqliteExecutor<'e>, keep: u32) -> Result<Vec<Id>, StoreError> {
     let rows = sqlx::query(
         "SELECT id FROM (
              SELECT rowid AS place, id,
                     row_number() OVER (PARTITION BY app, environment ORDER BY rowid DESC) AS newest
-             FROM rollouts WHERE standing = 'ended')
+             FROM rollouts WHERE standing = 'ended' AND NOT under_way)
          WHERE newest > ? ORDER BY place",
     )
     .bind(i64::from(keep))
@@ -128,6 +155,7 @@ pub async fn delete_rollout(write: &mut Write, id: &Id) -> Result<(), StoreError
         "DELETE FROM orders WHERE deployment IN (SELECT id FROM deployments WHERE rollout = ?)",
         "DELETE FROM deployment_events WHERE deployment IN (SELECT id FROM deployments WHERE rollout = ?)",
         "DELETE FROM deployments WHERE rollout = ?",
+        "DELETE FROM rollout_history WHERE rollout = ?",
         "DELETE FROM rollouts WHERE id = ?",
     ] {
         sqlx::query(delete).bind(id.as_str()).execute(&mut **write).await?;
@@ -148,8 +176,12 @@ fn rollout_row(row: &SqliteRow) -> Result<RolloutRow, StoreError> {
         started_by: row.try_get("started_by")?,
         reason: row.try_get("reason")?,
         started: UnixMs(to_u64(row.try_get("started_ms")?)),
+        asked: UnixMs(to_u64(row.try_get("asked_ms")?)),
         ended: UnixMs(to_u64(row.try_get("ended_ms")?)),
         state: from_text(row.try_get("state")?)?,
+        selector: row.try_get("selector")?,
+        rolled_back_by: parse_opt(row.try_get("rolled_back_by")?)?,
+        pinned: row.try_get::<Option<&str>, _>("pinned")?.map(from_text).transpose()?,
         changed: to_u64(row.try_get("changed")?),
     })
 }

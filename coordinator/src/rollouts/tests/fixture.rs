@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consign_common::{
     artifact::Manifest,
-    deployment::{DeploymentOutcome, Event, StepSummary},
+    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome, StepSummary},
     digest::Sha256,
     json,
     limits::ArtifactLimits,
     name::{Environment, Id, ServerName},
+    plan::Phase,
     time::{Clock, SystemClock, UnixMs},
     trust::{
         AppTrust, CoordinatorPin, Envelope, Gate, GateRule, Key, Order, OrderingNumber, RoleKeys, Scheme,
@@ -18,8 +19,9 @@ use consign_common::{
 
 use super::*;
 use crate::{
-    fleet::{AppReport, NewServer, Registry, Report, Session, Sessions, ToAgent},
+    fleet::{AppReport, NewServer, Registry, Report, Selector, Session, Sessions, ToAgent},
     repository::Repository,
+    rollout::Strategy,
     store::{StateDir, Store},
     trust_roots::TrustRoots,
 };
@@ -107,6 +109,7 @@ impl Fixture {
             sessions: Arc::clone(&sessions),
             feed: feed.clone(),
             clock,
+            health_programs: dir.path().join("health.d"),
         };
         let controller = Controller::new(surroundings, patience);
         Self { store, sessions, controller, feed, dir }
@@ -146,18 +149,31 @@ impl Fixture {
         Agent { controller: Arc::clone(&self.controller), server, session, sequences: BTreeMap::new() }
     }
 
+    /// Version 2 to all servers of production, in these waves.
+    pub(super) fn request(&self, waves: &[&str]) -> StartRequest {
+        StartRequest {
+            app: "shop".parse().unwrap(),
+            version: "2".parse().unwrap(),
+            environment: "production".parse().unwrap(),
+            waves: waves.iter().map(|wave| (*wave).to_owned()).collect(),
+            canary: None,
+            selector: Selector::All,
+            selector_text: String::new(),
+            strategy: Strategy::default(),
+            min_healthy: None,
+            confirm_ms: None,
+            queueing: Queueing::Refuse,
+            not_before: UnixMs(0),
+            skip: Vec::new(),
+            pinned: None,
+            again: Again::LeaveAlone,
+            by: "ann".into(),
+            reason: String::new(),
+        }
+    }
+
     pub(super) async fn start(&self, waves: &[&str]) -> Result<Shown, NotStarted> {
-        self.controller
-            .start(StartRequest {
-                app: "shop".parse().unwrap(),
-                version: "2".parse().unwrap(),
-                environment: "production".parse().unwrap(),
-                waves: waves.iter().map(|wave| (*wave).to_owned()).collect(),
-                selector: "".parse().unwrap(),
-                again: Again::LeaveAlone,
-                by: "ann".into(),
-            })
-            .await
+        self.controller.start(self.request(waves)).await
     }
 
     pub(super) async fn start_of(
@@ -167,17 +183,15 @@ impl Fixture {
         environment: &str,
         only: &str,
     ) -> Result<Shown, NotStarted> {
-        self.controller
-            .start(StartRequest {
-                app: app.parse().unwrap(),
-                version: version.parse().unwrap(),
-                environment: environment.parse().unwrap(),
-                waves: Vec::new(),
-                selector: only.parse().unwrap(),
-                again: Again::LeaveAlone,
-                by: "ann".into(),
-            })
-            .await
+        let request = StartRequest {
+            app: app.parse().unwrap(),
+            version: version.parse().unwrap(),
+            environment: environment.parse().unwrap(),
+            selector: only.parse().unwrap(),
+            selector_text: only.to_owned(),
+            ..self.request(&[])
+        };
+        self.controller.start(request).await
     }
 
     pub(super) async fn rollback(&self, only: &str) -> Result<Shown, NotStarted> {
@@ -201,6 +215,18 @@ impl Fixture {
     pub(super) async fn states(&self, id: &Id) -> Vec<&'static str> {
         let shown = self.controller.show_exactly(id).await.unwrap();
         shown.row.state.members.iter().map(|member| member.state.as_str()).collect()
+    }
+
+    pub(super) fn now(&self) -> UnixMs {
+        SystemClock.now()
+    }
+
+    /// Waits until the clock is past the beginning of this rollout.
+    pub(super) async fn later(&self, id: Id) {
+        let begun = self.controller.show_exactly(&id).await.unwrap().row.started;
+        while self.now() <= begun {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits, woken by the feed, until the rollout is so.
@@ -261,14 +287,24 @@ impl Agent {
         self
     }
 
+    /// Its one step ran.
+    pub(super) async fn migrate(&mut self, order: &Order, result: StepOutcome) {
+        let attempt = Attempt { phase: Phase::Deploy, step: 0, number: 1 };
+        self.tell(order, &Event::Started { attempt, boot_id: "b".into() }).await;
+        let finished =
+            Event::Finished { attempt, result, log_length: 0, duration_ms: 1, leftovers: Vec::new() };
+        self.tell(order, &finished).await;
+    }
+
     pub(super) async fn accept(&mut self, order: &Order) {
+        let step = StepSummary { name: "migrate".parse().unwrap(), kind: "run".into() };
         let event = Event::Accepted {
             order: order.id.clone(),
             app: order.app.clone(),
             version: "2".parse().unwrap(),
             digest: Sha256::of(b"x"),
             previous: None,
-            steps: vec![StepSummary { name: "migrate".parse().unwrap(), kind: "run".into() }],
+            steps: vec![step],
         };
         self.tell(order, &event).await;
     }

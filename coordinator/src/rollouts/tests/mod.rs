@@ -2,13 +2,16 @@
 
 mod fixture;
 mod following;
+mod once;
 mod restart;
+mod succession;
+mod verbs;
 
 use consign_common::{deployment::DeploymentOutcome, trust::OrderKind};
 use fixture::{Fixture, end, succeeded};
 
 use super::*;
-use crate::rollout::ServerState;
+use crate::rollout::{ServerState, Verb};
 
 #[tokio::test]
 async fn waves_go_one_after_the_other_and_end_green() {
@@ -132,10 +135,7 @@ async fn what_cannot_be_is_refused_by_name_before_any_server_hears_of_it() {
     assert_eq!(code("shop", "2", "gated", "").await, "gate-unsupported");
     assert_eq!(code("shop", "2", "production", "web-9").await, "server-unknown");
     assert_eq!(code("shop", "2", "production", "role=db").await, "no-server");
-    assert_eq!(code("shop", "once", "production", "").await, "unsupported");
-    assert_eq!(code("shop", "confirm", "production", "").await, "unsupported");
     assert_eq!(code("shop", "param", "production", "").await, "unsupported");
-    fixture.start_of("shop", "once", "production", "web-1").await.unwrap();
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn an_abort_ends_a_server_that_never_comes_back_as_unknown() {
     let order = one.order().await;
     one.accept(&order).await;
     fixture.sessions.ended(&one.session);
-    fixture.controller.abort(id.as_str(), "wrong one", "ann").await.unwrap();
+    fixture.controller.press(id.as_str(), Verb::Abort, "wrong one", "ann").await.unwrap();
     fixture.until(&id, |shown| shown.row.is_ended()).await;
     let shown = fixture.controller.show_exactly(&id).await.unwrap();
     assert_eq!((shown.state(), shown.exit_code()), ("unknown", 7));
@@ -194,7 +194,7 @@ async fn an_agent_that_lost_a_deployment_does_not_keep_an_abort_from_ending() {
     let id = fixture.start(&[]).await.unwrap().row.id;
     let order = one.order().await;
     one.accept(&order).await;
-    fixture.controller.abort(id.as_str(), "", "ann").await.unwrap();
+    fixture.controller.press(id.as_str(), Verb::Abort, "", "ann").await.unwrap();
     let cancel = one.order().await;
     fixture.controller.refused(&one.server, &cancel.id, "not-running", "it does not run").await.unwrap();
     fixture.until(&id, |shown| shown.row.is_ended()).await;

@@ -1,0 +1,299 @@
+//! The engine's step: reads a rollout, applies what happened, and writes the new state, the orders that follow and the
+//! feed's rows; all in the caller's one transaction.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use consign_common::{
+    deployment::Event as AgentEvent,
+    name::{Id, ServerName},
+    time::UnixMs,
+    trust::OrderKind,
+};
+
+use super::{
+    after::After,
+    controller::{Controller, ControllerError},
+    orders::{self, fresh_id},
+    rows::{Changed, DeploymentRow, HistoryRow, OrderRow, OrderTag, RolloutRow},
+    store::{self, Write},
+    view::{self, View},
+};
+use crate::rollout::{self, Command, End, Event, Kind, News, Rollout};
+
+/// What is still to be applied in the same transaction.
+pub(super) type Happened = VecDeque<(Id, Event)>;
+
+impl Controller {
+    /// Something happened to rollouts.
+    pub(super) async fn happened(
+        self: &Arc<Self>,
+        happened: Vec<(Id, Event)>,
+    ) -> Result<After, ControllerError> {
+        let mut after = After::default();
+        let mut write = self.store.write().await?;
+        self.drive(&mut write, happened.into(), &mut after).await?;
+        write.commit().await?;
+        Ok(after)
+    }
+
+    /// Folds one event of an agent into all that follows from it.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        write: &mut Write,
+        mut row: DeploymentRow,
+        event: &AgentEvent,
+        at: UnixMs,
+    ) -> Result<After, ControllerError> {
+        let now = self.clock.now();
+        let mut after = After::default();
+        let Some(rollout) = store::rollout(&mut **write, &row.rollout).await? else {
+            return Ok(after);
+        };
+        row.view.fold(rollout.state.kind, event, at);
+        store::save_deployment(write, &row).await?;
+        store::add_change(write, &row.rollout, now, &Changed::Deployment(row.id.clone())).await?;
+        answer(write, &row.id, event, now).await?;
+        if let (AgentEvent::Ended { result }, Some(digest)) = (event, &row.digest) {
+            match (rollout.state.kind, view::end(result)) {
+                (Kind::Deploy, End::Succeeded { .. }) => {
+                    store::became_good(write, &row.server, &rollout.app, digest, &rollout.version).await?;
+                }
+                (Kind::Return, End::Succeeded { .. } | End::Returned { .. }) => {
+                    store::went_back(write, &row.server, &rollout.app, digest).await?;
+                }
+                (Kind::Deploy | Kind::Return, _) => {}
+            }
+        }
+        // A deployment that a retry has replaced is heard to its end, and decides nothing any more.
+        let newest = store::deployment_on(&mut **write, &row.rollout, &row.server).await?;
+        if newest.is_some_and(|newest| newest.id == row.id) {
+            let news = row.view.news(&rollout.state, event);
+            let server = &row.server;
+            let happened = news
+                .into_iter()
+                .map(|news| (row.rollout.clone(), Event::Server { server: server.clone(), news }));
+            self.drive(write, happened.collect(), &mut after).await?;
+        }
+        Ok(after)
+    }
+
+    /// Applies until nothing is left. A rollout that ends lets the one that waited for it begin.
+    pub(super) async fn drive(
+        &self,
+        write: &mut Write,
+        mut happened: Happened,
+        after: &mut After,
+    ) -> Result<(), ControllerError> {
+        while let Some((id, event)) = happened.pop_front() {
+            let Some(row) = store::rollout(&mut **write, &id).await? else { continue };
+            let (next, commands) = rollout::apply(row.state.clone(), event, self.clock.now());
+            if next == row.state && commands.is_empty() {
+                continue;
+            }
+            self.settle(write, row, next, commands, after, &mut happened).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the rollout's next state durable, with all that its commands leave to do.
+    pub(super) async fn settle(
+        &self,
+        write: &mut Write,
+        mut row: RolloutRow,
+        next: Rollout,
+        commands: Vec<Command>,
+        after: &mut After,
+        happened: &mut Happened,
+    ) -> Result<(), ControllerError> {
+        let now = self.clock.now();
+        let before = std::mem::replace(&mut row.state, next);
+        let ends = row.is_ended() && before.verdict().is_none();
+        if ends {
+            row.ended = now;
+        } else if !row.is_ended() {
+            row.ended = UnixMs(0);
+        }
+        for command in commands {
+            match command {
+                Command::Find { server } => after.find.push_back((row.id.clone(), server)),
+                Command::Probe { wave } => after.probe.push((row.id.clone(), wave)),
+                Command::Order { server } => match self.order(write, &row, &server, now).await? {
+                    Ok(order) => after.send.push(order),
+                    Err(end) => {
+                        happened
+                            .push_back((row.id.clone(), Event::Server { server, news: News::Ended(end) }));
+                    }
+                },
+                Command::Cancel { server, because } => {
+                    let order = OrderKind::Cancel { reason: because };
+                    after.send.extend(self.control(write, &row, &server, order, now).await?);
+                    after.cancelled.push((row.id.clone(), server));
+                }
+                Command::Confirm { server } => {
+                    after.send.extend(self.control(write, &row, &server, OrderKind::Confirm {}, now).await?);
+                }
+                Command::Once { server, step, word } => {
+                    let order = OrderKind::Once { step, word };
+                    after.send.extend(self.control(write, &row, &server, order, now).await?);
+                }
+                Command::Decide { server, step, action, because } => {
+                    let order = OrderKind::Decide { step, action, reason: because };
+                    after.send.extend(self.control(write, &row, &server, order, now).await?);
+                }
+                Command::RollBack { because } => {
+                    row.rolled_back_by = self.roll_back(write, &row, &because).await?;
+                }
+            }
+        }
+        store::save_rollout(write, &row).await?;
+        self.announce(write, &row, &before, now).await?;
+        if ends {
+            tracing::info!(rollout = %row.id, app = %row.app, environment = %row.environment,
+                state = row.state.as_str(), "rollout ended");
+        }
+        if ends || (before.is_under_way() && !row.state.is_under_way()) {
+            let next = self.next_to_begin(write, &row.app, &row.environment).await?;
+            happened.extend(next.map(|next| (next, Event::Begin)));
+        }
+        Ok(())
+    }
+
+    /// Tells the feed which servers' lines, and whether the rollout's own, have changed; and keeps what happened to it.
+    async fn announce(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        before: &Rollout,
+        now: UnixMs,
+    ) -> Result<(), ControllerError> {
+        for new in &row.state.members {
+            if before.member(&new.server) != Some(new)
+                && let Some(deployment) = store::deployment_on(&mut **write, &row.id, &new.server).await?
+            {
+                store::add_change(write, &row.id, now, &Changed::Deployment(deployment.id)).await?;
+            }
+        }
+        let what = row.state.milestone();
+        if before.phase != row.state.phase || before.paused != row.state.paused {
+            store::add_change(write, &row.id, now, &Changed::Rollout).await?;
+        }
+        if before.milestone() != what {
+            let because = rollout::explain(&row.state, now);
+            let line = HistoryRow { at: now, who: String::new(), what, because };
+            store::add_history(write, &row.id, &line).await?;
+        }
+        Ok(())
+    }
+
+    async fn order(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        server: &ServerName,
+        now: UnixMs,
+    ) -> Result<Result<OrderRow, End>, ControllerError> {
+        let Some(mut deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
+            let code = "not-planned".to_owned();
+            return Ok(Err(End::Refused { code, message: "the rollout has no row for it".to_owned() }));
+        };
+        if row.state.kind == Kind::Return {
+            deployment.digest = store::pointers(&mut **write, server, &row.app).await?.before;
+            store::save_deployment(write, &deployment).await?;
+        }
+        let Some(manifest) = deployment.digest else {
+            return Ok(Err(nothing_before(row)));
+        };
+        let coordinator = self.coordinator.clone();
+        let order = orders::work(row, &deployment, manifest, coordinator, now)?;
+        store::add_order(write, &order, now).await?;
+        Ok(Ok(order))
+    }
+
+    /// An order about the server's deployment; none where it never had one.
+    async fn control(
+        &self,
+        write: &mut Write,
+        row: &RolloutRow,
+        server: &ServerName,
+        order: OrderKind,
+        now: UnixMs,
+    ) -> Result<Option<OrderRow>, ControllerError> {
+        let Some(deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
+            return Ok(None);
+        };
+        let order = orders::control(row, &deployment, order, self.coordinator.clone(), now)?;
+        store::add_order(write, &order, now).await?;
+        Ok(Some(order))
+    }
+}
+
+/// The rollout's row for a server that is to be deployed to, for the first time or again.
+pub(super) async fn add_deployment(
+    write: &mut Write,
+    row: &RolloutRow,
+    server: &ServerName,
+) -> Result<(), ControllerError> {
+    let before = store::deployment_on(&mut **write, &row.id, server).await?;
+    let deployment = DeploymentRow {
+        id: fresh_id()?,
+        rollout: row.id.clone(),
+        server: server.clone(),
+        attempt: before.map_or(1, |before| before.attempt.saturating_add(1)),
+        digest: match row.state.kind {
+            Kind::Deploy => Some(row.digest),
+            Kind::Return => None,
+        },
+        sequence: 0,
+        view: View::default(),
+        changed: 0,
+    };
+    Ok(store::add_deployment(write, &deployment).await?)
+}
+
+/// The orders that an agent shows to have by what it says.
+async fn answer(
+    write: &mut Write,
+    deployment: &Id,
+    event: &AgentEvent,
+    now: UnixMs,
+) -> Result<(), ControllerError> {
+    const BEGUN: &[OrderTag] = &[OrderTag::Deploy, OrderTag::Return];
+    const ALL: &[OrderTag] = &[
+        OrderTag::Deploy,
+        OrderTag::Return,
+        OrderTag::Cancel,
+        OrderTag::Confirm,
+        OrderTag::Decide,
+        OrderTag::Once,
+    ];
+    let tags = match event {
+        AgentEvent::Ended { .. } => ALL,
+        AgentEvent::Cancelling { order, .. }
+        | AgentEvent::Answered { order, .. }
+        | AgentEvent::Decided { order, .. }
+        | AgentEvent::Confirmed { order } => {
+            store::answer_order(write, order, now).await?;
+            BEGUN
+        }
+        AgentEvent::Accepted { .. }
+        | AgentEvent::Staging { .. }
+        | AgentEvent::Staged { .. }
+        | AgentEvent::Skipped { .. }
+        | AgentEvent::Started { .. }
+        | AgentEvent::Spawned { .. }
+        | AgentEvent::Finished { .. }
+        | AgentEvent::Awaiting { .. }
+        | AgentEvent::Undecided { .. }
+        | AgentEvent::Confirming { .. }
+        | AgentEvent::Unconfirmed { .. }
+        | AgentEvent::Returning { .. } => BEGUN,
+    };
+    Ok(store::answer_orders(write, deployment, tags, now).await?)
+}
+
+pub(super) fn nothing_before(row: &RolloutRow) -> End {
+    End::Refused {
+        code: "nothing-to-return-to".to_owned(),
+        message: format!("there is no artifact of {} before {} on this server", row.app, row.version),
+    }
+}

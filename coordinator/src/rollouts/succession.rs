@@ -1,0 +1,222 @@
+//! What begins by itself: the rollout that waited, the way back after a stop, and servers that converge. A hold keeps all
+//! of it from happening, but for a way back.
+
+use std::sync::Arc;
+
+use consign_common::{
+    name::{App, Environment, Id, ServerName},
+    time::UnixMs,
+};
+
+use super::{
+    after::After,
+    controller::{Controller, ControllerError},
+    drive::add_deployment,
+    orders::fresh_id,
+    rows::{Again, Changed, HistoryRow, Hold, RolloutRow},
+    store::{self, Write},
+};
+use crate::{
+    fleet::{Enablement, Selector},
+    rollout::{self, Candidate, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
+};
+
+impl Controller {
+    /// The queued rollout whose turn it is; none while another one runs. A way back goes first.
+    pub(super) async fn next_to_begin(
+        &self,
+        write: &mut Write,
+        app: &App,
+        environment: &Environment,
+    ) -> Result<Option<Id>, ControllerError> {
+        let rows = open_of(write, app, environment).await?;
+        if rows.iter().any(is_active) {
+            return Ok(None);
+        }
+        let hold = store::hold(&mut **write, app, environment).await?;
+        let now = self.clock.now();
+        let may_begin = |row: &&RolloutRow| match (&row.state.phase, row.state.kind) {
+            (Phase::Queued { .. }, Kind::Return) => true,
+            (Phase::Queued { not_before }, Kind::Deploy) => {
+                *not_before <= now && hold.as_ref().is_none_or(|hold| row.asked > hold.at)
+            }
+            (
+                Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. },
+                _,
+            ) => false,
+        };
+        let mut ready: Vec<&RolloutRow> = rows.iter().filter(may_begin).collect();
+        ready.sort_by_key(|row| match row.state.kind {
+            Kind::Return => 0,
+            Kind::Deploy => 1,
+        });
+        Ok(ready.first().map(|row| row.id.clone()))
+    }
+
+    /// Brings back what a stopped rollout brought; gives the rollout that does, if there is anything to bring back.
+    pub(super) async fn roll_back(
+        &self,
+        write: &mut Write,
+        source: &RolloutRow,
+        because: &str,
+    ) -> Result<Option<Id>, ControllerError> {
+        let candidates: Vec<Candidate> = source
+            .state
+            .members
+            .iter()
+            .filter(|member| member.state.end().is_some_and(changed_and_not_back))
+            .map(|member| Candidate {
+                server: member.server.clone(),
+                presence: Presence::Enabled,
+                place: Place::Fleet,
+                group: String::new(),
+            })
+            .collect();
+        let Ok(state) = rollout::plan(rollout::Request::back(candidates)) else { return Ok(None) };
+        let reason = format!("rollout {} stopped: {because}", short(&source.id));
+        let row = self.way_back(write, source, state, &reason, "").await?;
+        add(write, &row).await?;
+        Ok(Some(row.id))
+    }
+
+    /// The row of a rollout of returns, which holds the environment.
+    pub(super) async fn way_back(
+        &self,
+        write: &mut Write,
+        source: &RolloutRow,
+        state: rollout::Rollout,
+        reason: &str,
+        by: &str,
+    ) -> Result<RolloutRow, ControllerError> {
+        let now = self.clock.now();
+        let term = store::raise_term(write, &source.app, &source.environment).await?;
+        let id = fresh_id()?;
+        let hold = Hold {
+            app: source.app.clone(),
+            environment: source.environment.clone(),
+            because: format!("rolled back from {}: {reason}", source.version),
+            who: by.to_owned(),
+            at: now,
+        };
+        store::put_hold(write, &hold).await?;
+        Ok(RolloutRow {
+            id,
+            app: source.app.clone(),
+            environment: source.environment.clone(),
+            version: source.version.clone(),
+            digest: source.digest,
+            waves: Vec::new(),
+            again: Again::LeaveAlone,
+            term,
+            started_by: by.to_owned(),
+            reason: reason.to_owned(),
+            started: now,
+            asked: now,
+            ended: UnixMs(0),
+            state,
+            selector: String::new(),
+            rolled_back_by: None,
+            pinned: None,
+            changed: 0,
+        })
+    }
+
+    /// A server connected: it gets what its environment runs, if it owes that, or is new there.
+    pub(super) async fn converge(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
+        let known = match self.registry.get(server).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::debug!(%server, %error, "does not converge");
+                return Ok(());
+            }
+        };
+        if known.enablement != Enablement::Enabled {
+            return Ok(());
+        }
+        for newest in store::newest_by_app(self.store.read(), &known.environment).await? {
+            if !owes(&newest, server, &known.report.labels) {
+                continue;
+            }
+            let group = newest.state.strategy.group.as_ref();
+            let group = group.and_then(|group| known.report.labels.get(&group.label)).cloned();
+            let mut after = After::default();
+            let mut write = self.store.write().await?;
+            let busy = open_of(&mut write, &newest.app, &newest.environment)
+                .await?
+                .iter()
+                .any(|row| row.id != newest.id || !row.is_ended());
+            let held = store::hold(&mut *write, &newest.app, &newest.environment).await?.is_some();
+            if busy || held {
+                continue;
+            }
+            if newest.state.member(server).is_none() {
+                add_deployment(&mut write, &newest, server).await?;
+            }
+            let because = "it connected, and gets what its environment runs".to_owned();
+            let what = format!("converge {server}");
+            let line = HistoryRow { at: self.clock.now(), who: String::new(), what, because };
+            store::add_history(&mut write, &newest.id, &line).await?;
+            let event = Event::Converge { server: server.clone(), group: group.unwrap_or_default() };
+            self.drive(&mut write, [(newest.id, event)].into(), &mut after).await?;
+            write.commit().await?;
+            Box::pin(self.perform(after)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The rollout and its servers' rows.
+pub(super) async fn add(write: &mut Write, row: &RolloutRow) -> Result<(), ControllerError> {
+    store::add_rollout(write, row).await?;
+    for member in &row.state.members {
+        add_deployment(write, row, &member.server).await?;
+    }
+    let what = match row.state.kind {
+        Kind::Deploy => "start",
+        Kind::Return => "rollback",
+    };
+    let (at, who, because) = (row.started, row.started_by.clone(), row.reason.clone());
+    store::add_history(write, &row.id, &HistoryRow { at, who, what: what.to_owned(), because }).await?;
+    store::add_change(write, &row.id, row.started, &Changed::Rollout).await?;
+    Ok(())
+}
+
+/// Whether the server is to get what this rollout, the newest of its app, brought.
+fn owes(
+    newest: &RolloutRow,
+    server: &ServerName,
+    labels: &std::collections::BTreeMap<String, String>,
+) -> bool {
+    let Some(verdict) = newest.state.verdict() else { return false };
+    if newest.state.kind == Kind::Return || !matches!(verdict.state, Final::Succeeded | Final::Partial) {
+        return false;
+    }
+    match newest.state.member(server) {
+        Some(member) => member.state.end() == Some(&rollout::End::Owed),
+        None => newest.selector.parse::<Selector>().is_ok_and(|selector| selector.matches(server, labels)),
+    }
+}
+
+/// Open rollouts of the app and environment, oldest first.
+pub(super) async fn open_of(
+    write: &mut Write,
+    app: &App,
+    environment: &Environment,
+) -> Result<Vec<RolloutRow>, ControllerError> {
+    let all = store::open(&mut **write).await?;
+    Ok(all.into_iter().filter(|row| row.app == *app && row.environment == *environment).collect())
+}
+
+/// Whether it has the environment: it runs, or servers still converge to it.
+pub(super) fn is_active(row: &RolloutRow) -> bool {
+    match row.state.phase {
+        Phase::Queued { .. } => false,
+        Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => true,
+        Phase::Ended { .. } => row.state.is_under_way(),
+    }
+}
+
+/// Enough of an id for a person.
+pub(super) fn short(id: &Id) -> &str {
+    id.as_str().get(..8).unwrap_or(id.as_str())
+}
