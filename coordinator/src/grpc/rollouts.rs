@@ -72,6 +72,7 @@ impl Rollouts for RolloutService {
         let request = RollbackRequest {
             of,
             selector: request.selector.parse().map_err(invalid)?,
+            waves: Vec::new(),
             reason: reason(&request.reason)?,
             by: caller.identity.to_string(),
         };

@@ -135,14 +135,20 @@ fn open(rollout: &mut Rollout, wave: u32, now: UnixMs, commands: &mut Vec<Comman
     let members = rollout.members.iter().filter(|member| member.wave > 0).count();
     let must = rollout.strategy.min_healthy as usize;
     let mut room = if must == 0 { usize::MAX } else { members.saturating_sub(down).saturating_sub(must) };
-    let mut under_way = false;
+    let mut under_way = rollout
+        .in_wave(wave)
+        .any(|member| member.state.end().is_none() && member.state != ServerState::Pending);
+    // A way back goes on, one by one: staying on what is left helps nobody.
+    if rollout.kind == Kind::Return && !under_way {
+        room = room.max(1);
+    }
     for member in rollout.members.iter_mut().filter(|member| member.wave == wave) {
         if member.state == ServerState::Pending && room > 0 {
             room -= 1;
             member.state = ServerState::Due { since: now };
             commands.push(Command::Find { server: member.server.clone() });
+            under_way = true;
         }
-        under_way |= member.state.end().is_none() && member.state != ServerState::Pending;
     }
     if under_way {
         return Onward::Wait;

@@ -29,13 +29,15 @@ pub struct Request {
 }
 
 impl Request {
-    /// To bring these servers back, all at once.
-    pub fn back(candidates: Vec<Candidate>) -> Self {
+    /// To bring these servers back; never more at once than `min_healthy` leaves, while that is possible at all.
+    pub fn back(targets: Vec<Target>, min_healthy: u32, candidates: Vec<Candidate>) -> Self {
+        let most = u32::try_from(candidates.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        let strategy = Strategy { min_healthy: min_healthy.min(most), ..Strategy::default() };
         Self {
             kind: Kind::Return,
-            targets: Vec::new(),
+            targets,
             canaries: None,
-            strategy: Strategy::default(),
+            strategy,
             candidates,
             once: BTreeSet::new(),
             not_before: UnixMs(0),

@@ -71,6 +71,8 @@ pub enum Queueing {
 pub struct RollbackRequest {
     pub of: RollbackOf,
     pub selector: Selector,
+    /// None: as many at once as the rollout's `min_healthy` leaves.
+    pub waves: Vec<String>,
     pub reason: String,
     pub by: String,
 }
@@ -189,10 +191,12 @@ impl Controller {
     /// Brings servers back from an artifact. A deployment that is active for the same app and environment is aborted,
     /// and the way back begins when it has ended.
     pub async fn rollback(self: &Arc<Self>, request: RollbackRequest) -> Result<Shown, NotStarted> {
-        let RollbackRequest { of, selector, reason, by } = request;
+        let RollbackRequest { of, selector, waves, reason, by } = request;
+        let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let (source, chosen) = self.find_left(of, &selector).await?;
         let candidates = chosen.iter().map(|server| candidate(server, Place::Fleet, None)).collect();
-        let state = rollout::plan(rollout::Request::back(candidates))?;
+        let state =
+            rollout::plan(rollout::Request::back(targets, source.state.strategy.min_healthy, candidates))?;
         let reason = if reason.is_empty() { format!("rolled back by {by}") } else { reason };
 
         let mut write = self.store.write().await?;
@@ -207,7 +211,7 @@ impl Controller {
                 Kind::Return => return Err(busy(row)),
             }
         }
-        let row = self.way_back(&mut write, &source, state, &reason, &by).await?;
+        let row = self.way_back(&mut write, &source, waves, state, &reason, &by).await?;
         add(&mut write, &row).await?;
         let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();

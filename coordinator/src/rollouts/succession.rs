@@ -72,9 +72,13 @@ impl Controller {
                 group: String::new(),
             })
             .collect();
-        let Ok(state) = rollout::plan(rollout::Request::back(candidates)) else { return Ok(None) };
+        let Ok(state) =
+            rollout::plan(rollout::Request::back(Vec::new(), source.state.strategy.min_healthy, candidates))
+        else {
+            return Ok(None);
+        };
         let reason = format!("rollout {} stopped: {because}", short(&source.id));
-        let row = self.way_back(write, source, state, &reason, "").await?;
+        let row = self.way_back(write, source, Vec::new(), state, &reason, "").await?;
         add(write, &row).await?;
         Ok(Some(row.id))
     }
@@ -84,6 +88,7 @@ impl Controller {
         &self,
         write: &mut Write,
         source: &RolloutRow,
+        waves: Vec<String>,
         state: rollout::Rollout,
         reason: &str,
         by: &str,
@@ -105,7 +110,7 @@ impl Controller {
             environment: source.environment.clone(),
             version: source.version.clone(),
             digest: source.digest,
-            waves: Vec::new(),
+            waves,
             again: Again::LeaveAlone,
             term,
             started_by: by.to_owned(),

@@ -67,6 +67,21 @@ fn only_so_many_are_down_at_once() {
 }
 
 #[test]
+fn a_way_back_takes_down_no_more_than_that_and_still_reaches_everybody() {
+    let mut asked = request(Kind::Deploy, 3, &[], Strategy::default());
+    asked = Request::back(Vec::new(), 2, asked.candidates);
+    let (rollout, commands) = run(plan(asked).unwrap(), [Event::Begin]);
+    assert_eq!(commands, [find(1)]);
+    let stopped = End::Stopped { because: "its steps failed".into() };
+    let (rollout, commands) = run(rollout, through(1, stopped));
+    assert_eq!(commands, [order(1), find(2)], "less than two are up, and web-2 must not stay where it is");
+    let (rollout, commands) = run(rollout, through(2, returned()));
+    assert_eq!(commands, [order(2), find(3)]);
+    let (rollout, _) = run(rollout, through(3, returned()));
+    assert_eq!(verdict(&rollout).0, Final::Stopped);
+}
+
+#[test]
 fn a_server_that_is_away_is_waited_for_and_then_has_failed() {
     let strategy = Strategy { offline: Offline::Wait { ms: 60_000 }, ..Strategy::default() };
     let (rollout, _) = run(with(strategy, 1, &[]), [Event::Begin, about(1, News::Absent)]);

@@ -198,7 +198,7 @@ impl Fixture {
         let of =
             RollbackOf::Newest { app: "shop".parse().unwrap(), environment: "production".parse().unwrap() };
         let (selector, reason, by) = (only.parse().unwrap(), String::new(), "ann".into());
-        self.controller.rollback(RollbackRequest { of, selector, reason, by }).await
+        self.controller.rollback(RollbackRequest { of, selector, waves: Vec::new(), reason, by }).await
     }
 
     /// Version 1 is good on these servers.
