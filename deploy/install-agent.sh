@@ -6,7 +6,7 @@
 # Run it as root. Run it again to upgrade: steps that are running go on under the new agent.
 set -eu
 
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 binary=${1:-$here/consign-agent}
 fail() { echo "install-agent.sh: $*" >&2; exit 1; }
 

@@ -7,7 +7,7 @@
 # Run it as root. Run it again to upgrade: agents go on with their work and reconnect.
 set -eu
 
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 bundle=
 binary=$here/consign
 fail() { echo "install-coordinator.sh: $*" >&2; exit 1; }

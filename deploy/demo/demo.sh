@@ -5,8 +5,8 @@
 # fails its health check and every server goes back by itself. Leaves nothing running; CONSIGN_DEMO_KEEP=1 keeps it all.
 set -eu
 
-bin=$(CDPATH= cd -- "$1" && pwd)
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+bin=$(CDPATH='' cd -- "$1" && pwd)
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/consign-demo.XXXXXX")
 export CONSIGN_HOME="$work/operator"
 processes=
@@ -90,14 +90,14 @@ until [ "$("$bin/consign" server list --output json | grep -o '"online": *true' 
 done
 consign server list
 
-source() {
+write_source() {
     rm -rf "$work/source"
     cp -R "$here/guestbook" "$work/source"
     cp "$bin/examples/guestbook" "$work/source/bin/guestbook"
 }
 
 say "Version 1.0.0: packed, signed here, published, rolled out; the migration runs"
-source
+write_source
 consign artifact publish "$work/source" --version 1.0.0
 expect 0 rollout start guestbook@1.0.0 --env staging --follow
 pages

@@ -6,6 +6,7 @@ tree=$1
 rm -rf "$tree"
 mkdir -p "$(dirname "$tree")"
 # The same Debian as this machine: the binaries under test are linked against its C library.
+# shellcheck source=/dev/null
 . /etc/os-release
 echo "building the test hosts' Debian tree in $tree (about a minute)" >&2
 mmdebstrap --quiet --variant=minbase \
