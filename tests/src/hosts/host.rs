@@ -129,6 +129,20 @@ impl Host {
         run("ip", &["link", "set", &format!("vb-{}", self.machine), "up"]);
     }
 
+    /// What goes in or out vanishes without a word until [`Host::join_silently`]: the link stays up at both ends, and no
+    /// connection is refused or reset. The bridge drops everything at the host's port.
+    pub fn cut_silently(&self) {
+        self.set_port_state("disabled");
+    }
+
+    pub fn join_silently(&self) {
+        self.set_port_state("forwarding");
+    }
+
+    fn set_port_state(&self, state: &str) {
+        run("bridge", &["link", "set", "dev", &format!("vb-{}", self.machine), "state", state]);
+    }
+
     pub fn boot_id(&self) -> String {
         self.exec("cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat | cut -d' ' -f22").replace('\n', " ")
     }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
+mod cases;
 mod faults;
 mod install;
 mod story;

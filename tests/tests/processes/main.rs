@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod balancers;
+mod cases;
 mod kill;
 mod latency;
 mod rollouts;

@@ -171,7 +171,9 @@ impl Outputs {
 impl Attempt {
     fn record(&mut self, record: &Record, line: &mut impl FnMut(Output)) {
         if let Some(missing) = record.missing() {
-            let text = format!("({missing} bytes are missing here: the server's spool was full)");
+            let text = format!(
+                "({missing} bytes are missing here: beyond the server's log_limit, or its disk was full)"
+            );
             return line(self.note(record.at, text));
         }
         let tail = match record.stream {
@@ -246,7 +248,10 @@ mod tests {
         let mut gap = Vec::new();
         encode_gap_into(&mut gap, UnixMs(1), 7);
         let lines = push(&mut Outputs::default(), &part(0, &gap));
-        assert_eq!(lines, ["(7 bytes are missing here: the server's spool was full)"]);
+        assert_eq!(
+            lines,
+            ["(7 bytes are missing here: beyond the server's log_limit, or its disk was full)"]
+        );
     }
 
     #[test]
