@@ -45,6 +45,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Characters of a failure's message.
 const BECAUSE_BYTES: usize = 1024;
 
+/// Left processes that are named in the step's log.
+const LEFT_TOLD: usize = 5;
+
 /// What the attempt's thread is told: a byte each.
 pub(super) const GO: u8 = b'g';
 pub(super) const CANCEL: u8 = b'c';
@@ -323,7 +326,10 @@ impl<'a> Execution<'a> {
             Why::Timeout => format!("timed out after {} ms", self.spec.timeout_ms),
             Why::Cancel => "cancelled".to_owned(),
         };
-        self.output.say(&format!("{words}: SIGTERM to all of it, SIGKILL in {} ms", self.spec.grace_ms));
+        self.output.say(&format!(
+            "{words}: SIGTERM to all of it, SIGKILL in {} s",
+            self.spec.grace_ms.div_ceil(1000)
+        ));
         self.phase = Phase::Ending(why);
         self.arm(self.spec.grace());
         self.containment.terminate();
@@ -362,7 +368,12 @@ impl<'a> Execution<'a> {
 
     fn finish(mut self, buffer: &mut [u8]) -> Ended {
         let may_leave = self.spec.leaves && self.phase == Phase::Running && self.exec_failure.is_empty();
-        let stayed = if may_leave { self.containment.members() } else { Vec::new() };
+        let left = match self.phase {
+            Phase::Running => self.containment.members(),
+            Phase::Waiting | Phase::Ending(_) | Phase::Killed(_) => Vec::new(),
+        };
+        let told = tell(&left);
+        let stayed = if may_leave { left } else { Vec::new() };
         if !may_leave {
             self.kill_rest();
         }
@@ -371,6 +382,14 @@ impl<'a> Execution<'a> {
             pipe.drain(buffer, &mut self.output);
         }
         drop(std::mem::take(&mut self.pipes));
+        // Whoever wrote the step may not know that it leaves something.
+        match (told, may_leave) {
+            (None, _) => {}
+            (Some(told), true) => self.output.say(&format!("still running: {told}")),
+            (Some(told), false) => {
+                self.output.say(&format!("ended what was still running (`leaves = true` keeps it): {told}"));
+            }
+        }
         if stayed.is_empty()
             && let Some(cgroup) = &self.containment.cgroup
         {
@@ -433,6 +452,17 @@ impl<'a> Execution<'a> {
             (None, None) => StepOutcome::Unknown { because: "its main process left no status".to_owned() },
         }
     }
+}
+
+/// Processes for a person: the first few, and how many more.
+fn tell(left: &[Seen]) -> Option<String> {
+    let few = left.iter().take(LEFT_TOLD);
+    let mut told: Vec<String> =
+        few.map(|seen| format!("process {} ({})", seen.pid, processes::command_of(seen.pid))).collect();
+    if left.len() > LEFT_TOLD {
+        told.push(format!("{} more", left.len() - LEFT_TOLD));
+    }
+    (!told.is_empty()).then(|| told.join(", "))
 }
 
 #[derive(Default)]
