@@ -72,6 +72,9 @@ struct Tail {
     lines: Lines,
     at: UnixMs,
     open: bool,
+    /// Since when nothing has come for the open line, by our own clock: the record's time is another machine's, and
+    /// long past where the reader is late.
+    waits: Option<UnixMs>,
 }
 
 impl Outputs {
@@ -129,7 +132,7 @@ impl Outputs {
 
     /// Shows lines that began a while ago and have not ended.
     pub(crate) fn flush_idle(&mut self, now: UnixMs, mut line: impl FnMut(Output)) {
-        self.flush_where(|_, _, tail| now.since(tail.at) >= IDLE, &mut line);
+        self.flush_where(|_, _, tail| now.since(*tail.waits.get_or_insert(now)) >= IDLE, &mut line);
     }
 
     /// Shows every line that has begun: nothing more will come.
@@ -142,7 +145,7 @@ impl Outputs {
         self.flush_where(|of, name, _| of == server && name == attempt, &mut line);
     }
 
-    fn flush_where(&mut self, due: impl Fn(&str, &str, &Tail) -> bool, line: &mut impl FnMut(Output)) {
+    fn flush_where(&mut self, due: impl Fn(&str, &str, &mut Tail) -> bool, line: &mut impl FnMut(Output)) {
         for ((_, name), attempt) in &mut self.attempts {
             let (server, step) = (&attempt.server, &attempt.step);
             for (stream, tail) in [
@@ -182,6 +185,7 @@ impl Attempt {
             Stream::System | Stream::Gap => &mut self.system,
         };
         tail.at = record.at;
+        tail.waits = None;
         tail.open = record.data.last() != Some(&b'\n');
         let (server, step) = (&self.server, &self.step);
         tail.lines.push(&record.data, |text| {
@@ -276,10 +280,12 @@ mod tests {
         let mut outputs = Outputs::default();
         assert_eq!(push(&mut outputs, &part(0, &record(Stream::Stdout, b"password: "))), [""; 0]);
         let mut lines = Vec::new();
-        outputs.flush_idle(UnixMs(1200), |output| lines.push(output.text));
+        // The record is from long ago, by another clock; the wait begins when we first look.
+        outputs.flush_idle(UnixMs(900_000), |output| lines.push(output.text));
+        outputs.flush_idle(UnixMs(900_200), |output| lines.push(output.text));
         assert_eq!(lines, [""; 0]);
-        outputs.flush_idle(UnixMs(1500), |output| lines.push(output.text));
-        outputs.flush_idle(UnixMs(2000), |output| lines.push(output.text));
+        outputs.flush_idle(UnixMs(900_500), |output| lines.push(output.text));
+        outputs.flush_idle(UnixMs(901_000), |output| lines.push(output.text));
         outputs.finish(|output| lines.push(output.text));
         assert_eq!(lines, ["password: "]);
     }

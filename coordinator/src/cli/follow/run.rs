@@ -61,6 +61,7 @@ pub(crate) async fn follow(client: &Client, rollout: &str, printer: &Printer) ->
         standing: Vec::new(),
         interrupted: false,
     };
+    tokio::spawn(end_at_the_second_interrupt());
     let ended = tokio::select! {
         ended = follower.until_ended(client, rollout) => ended,
         signal = tokio::signal::ctrl_c() => {
@@ -71,6 +72,17 @@ pub(crate) async fn follow(client: &Client, rollout: &str, printer: &Printer) ->
     };
     ended?;
     follower.finish()
+}
+
+/// A pipe that nobody reads holds up the task that writes to it, and with it the first Ctrl-C.
+async fn end_at_the_second_interrupt() {
+    for _ in 0..2 {
+        if tokio::signal::ctrl_c().await.is_err() {
+            return;
+        }
+    }
+    #[expect(clippy::exit, reason = "nothing is half done here: the rollout is the coordinator's")]
+    std::process::exit(i32::from(Exit::Interrupted.code()));
 }
 
 struct Follower<'a> {
