@@ -485,8 +485,10 @@ where
 
     async fn prune(&self) {
         let keep = self.work.plan.keep;
-        // After the end of this deployment: what was good may be `before` now.
-        let installed = [&self.memory.good, &self.memory.before];
+        // After a success: what was good is `before` now, unless it is the same artifact again.
+        let again = self.memory.good.as_ref().is_some_and(|good| good.manifest == self.work.digest);
+        let before = if again { &self.memory.before } else { &self.memory.good };
+        let installed = [&self.memory.good, before];
         let mut protected: Vec<String> =
             installed.into_iter().flatten().map(|installed| installed.release.clone()).collect();
         protected.extend(self.run.staged().map(str::to_owned));
