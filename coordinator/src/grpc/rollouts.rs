@@ -262,6 +262,7 @@ impl From<NotStarted> for Status {
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }
+            | NotStarted::AbortedUnchanged { .. }
             | NotStarted::Superseded { .. }
             | NotStarted::NoHold { .. }
             | NotStarted::NoConfirm

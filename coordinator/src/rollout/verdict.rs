@@ -139,7 +139,16 @@ fn all_green(rollout: &Rollout) -> String {
         (Kind::Deploy, unchanged) => {
             format!("{servers} {noun} succeeded, {unchanged} of them ran it already")
         }
-        (Kind::Return, _) => format!("{servers} {noun} returned"),
+        (Kind::Return, unchanged) if unchanged == servers => {
+            format!("nothing to do: {servers} {noun} did not run it any more")
+        }
+        (Kind::Return, 0) => format!("{servers} {noun} returned"),
+        (Kind::Return, unchanged) => {
+            format!(
+                "{} of {servers} {noun} returned, the others did not run it any more",
+                servers - unchanged
+            )
+        }
     }
 }
 

@@ -39,6 +39,11 @@ pub enum NotStarted {
     NoServer { environment: Environment },
     #[error("no server of {environment} runs {app}@{version} and can go back from it")]
     NothingToReturn { app: App, version: Version, environment: Environment },
+    #[error(
+        "the newest rollout, {} of {app} {version}, was aborted before it changed a server, so there is nothing of it to go back from; name what is to be left with --rollout ID (`consign rollout list {app}`)",
+        rollout.short()
+    )]
+    AbortedUnchanged { rollout: Id, app: App, version: Version },
     #[error("there has been no rollout of {app} in {environment}")]
     NoRollout { app: App, environment: Environment },
     #[error("there is no rollout {given}; `consign rollout list` shows those there are")]
@@ -81,7 +86,7 @@ impl NotStarted {
             Self::PlatformMissing { .. } => "platform-missing",
             Self::ServerUnknown { .. } => "server-unknown",
             Self::NoServer { .. } | Self::Waves(InvalidWaves::NoServer) => "no-server",
-            Self::NothingToReturn { .. } => "nothing-to-return-to",
+            Self::NothingToReturn { .. } | Self::AbortedUnchanged { .. } => "nothing-to-return-to",
             Self::NoRollout { .. } | Self::RolloutUnknown { .. } => "rollout-unknown",
             Self::RolloutAmbiguous { .. } => "rollout-ambiguous",
             Self::Superseded { .. } => "superseded",

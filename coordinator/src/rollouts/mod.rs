@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `verbs`, `show`, `follow` | what operators ask for |
+//! | `left` | what a rollback leaves |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | what agents say |
 //! | `drive` | events in, engine, orders and changes out |
@@ -24,6 +25,7 @@ mod feed;
 mod follow;
 mod follower;
 mod judge;
+mod left;
 mod orders;
 mod output;
 mod read_logs;

@@ -1,9 +1,9 @@
 //! Beginning and ending rollouts by an operator's word.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use consign_common::{
-    name::{App, Environment, ServerName, StepName, Version},
+    name::{App, Environment, StepName, Version},
     time::UnixMs,
 };
 
@@ -193,15 +193,14 @@ impl Controller {
     pub async fn rollback(self: &Arc<Self>, request: RollbackRequest) -> Result<Shown, NotStarted> {
         let RollbackRequest { of, selector, waves, reason, by } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-        let (source, chosen) = self.find_left(of, &selector).await?;
+        let (left, chosen) = self.find_left(of, &selector).await?;
         let candidates = chosen.iter().map(|server| candidate(server, Place::Fleet, None)).collect();
-        let state =
-            rollout::plan(rollout::Request::back(targets, source.state.strategy.min_healthy, candidates))?;
+        let state = rollout::plan(rollout::Request::back(targets, left.min_healthy, candidates))?;
         let reason = if reason.is_empty() { format!("rolled back by {by}") } else { reason };
 
         let mut write = self.store.write().await?;
         let mut after = After::default();
-        for row in open_of(&mut write, &source.app, &source.environment).await? {
+        for row in open_of(&mut write, &left.app, &left.environment).await? {
             match row.state.kind {
                 Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {
                     let because = format!("pre-empted by a rollback: {reason}");
@@ -211,7 +210,7 @@ impl Controller {
                 Kind::Return => return Err(busy(row)),
             }
         }
-        let row = self.way_back(&mut write, &source, waves, state, &reason, &by).await?;
+        let row = self.way_back(&mut write, left, waves, state, &reason, &by).await?;
         add(&mut write, &row).await?;
         let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
@@ -248,68 +247,9 @@ impl Controller {
         }
         Ok(hold)
     }
-
-    /// The rollout whose artifact is left, and the servers that have it or may be getting it.
-    async fn find_left(
-        &self,
-        of: RollbackOf,
-        selector: &Selector,
-    ) -> Result<(RolloutRow, Vec<Server>), NotStarted> {
-        let sources = match of {
-            RollbackOf::Rollout(given) => vec![self.show(&given).await?.row],
-            RollbackOf::Newest { app, environment } => {
-                let rows = store::list(self.store.read(), Some(&app), Some(&environment), 100).await?;
-                if rows.is_empty() {
-                    return Err(NotStarted::NoRollout { app, environment });
-                }
-                rows
-            }
-        };
-        let fleet = self.registry.list().await?;
-        let mut newest = None;
-        for source in sources.into_iter().filter(|row| row.state.kind == Kind::Deploy) {
-            let left = chosen_for_return(&source, &fleet, selector)?;
-            if !left.is_empty() {
-                return Ok((source, left));
-            }
-            newest.get_or_insert(source);
-        }
-        match newest {
-            Some(RolloutRow { app, version, environment, .. }) => {
-                Err(NotStarted::NothingToReturn { app, version, environment })
-            }
-            None => Err(NotStarted::RolloutUnknown { given: "that brought anything".to_owned() }),
-        }
-    }
 }
 
-/// Servers whose good artifact is the one that is left, or that are on the way to it. None, if none of them could go
-/// back.
-fn chosen_for_return(
-    source: &RolloutRow,
-    fleet: &[Server],
-    selector: &Selector,
-) -> Result<Vec<Server>, NotStarted> {
-    let on_the_way: BTreeMap<&ServerName, bool> =
-        source.state.members.iter().map(|member| (&member.server, member.state.is_ordered())).collect();
-    let selected = admission::select(fleet.to_vec(), &source.environment, selector)?;
-    let mut possible = 0;
-    let mut chosen = Vec::new();
-    for server in selected {
-        let app = server.apps.get(&source.app);
-        let has_it = app.is_some_and(|app| app.good == Some(source.digest));
-        let gets_it = on_the_way.get(&server.name).copied().unwrap_or(false);
-        let can_return = (has_it && app.is_some_and(|app| app.before.is_some()))
-            || (gets_it && app.is_some_and(|app| app.good.is_some()));
-        possible += usize::from(can_return);
-        if has_it || gets_it {
-            chosen.push(server);
-        }
-    }
-    Ok(if possible == 0 { Vec::new() } else { chosen })
-}
-
-fn candidate(server: &Server, place: Place, group: Option<&str>) -> Candidate {
+pub(super) fn candidate(server: &Server, place: Place, group: Option<&str>) -> Candidate {
     let presence = match &server.enablement {
         Enablement::Enabled => Presence::Enabled,
         Enablement::Disabled { reason, .. } => Presence::Disabled { because: reason.clone() },

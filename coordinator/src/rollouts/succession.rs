@@ -12,6 +12,7 @@ use super::{
     after::After,
     controller::{Controller, ControllerError},
     drive::add_deployment,
+    left::Left,
     orders::fresh_id,
     rows::{Again, Changed, HistoryRow, Hold, RolloutRow},
     store::{self, Write},
@@ -77,8 +78,8 @@ impl Controller {
         else {
             return Ok(None);
         };
-        let reason = format!("rollout {} stopped: {because}", short(&source.id));
-        let row = self.way_back(write, source, Vec::new(), state, &reason, "").await?;
+        let reason = format!("rollout {} stopped: {because}", source.id.short());
+        let row = self.way_back(write, Left::from(source), Vec::new(), state, &reason, "").await?;
         add(write, &row).await?;
         Ok(Some(row.id))
     }
@@ -87,29 +88,30 @@ impl Controller {
     pub(super) async fn way_back(
         &self,
         write: &mut Write,
-        source: &RolloutRow,
+        left: Left,
         waves: Vec<String>,
         state: rollout::Rollout,
         reason: &str,
         by: &str,
     ) -> Result<RolloutRow, ControllerError> {
         let now = self.clock.now();
-        let term = store::raise_term(write, &source.app, &source.environment).await?;
+        let Left { app, environment, version, digest, .. } = left;
+        let term = store::raise_term(write, &app, &environment).await?;
         let id = fresh_id()?;
         let hold = Hold {
-            app: source.app.clone(),
-            environment: source.environment.clone(),
-            because: format!("rolled back from {}: {reason}", source.version),
+            app: app.clone(),
+            environment: environment.clone(),
+            because: format!("rolled back from {version}: {reason}"),
             who: by.to_owned(),
             at: now,
         };
         store::put_hold(write, &hold).await?;
         Ok(RolloutRow {
             id,
-            app: source.app.clone(),
-            environment: source.environment.clone(),
-            version: source.version.clone(),
-            digest: source.digest,
+            app,
+            environment,
+            version,
+            digest,
             waves,
             again: Again::LeaveAlone,
             term,
@@ -219,9 +221,4 @@ pub(super) fn is_active(row: &RolloutRow) -> bool {
         Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => true,
         Phase::Ended { .. } => row.state.is_under_way(),
     }
-}
-
-/// Enough of an id for a person.
-pub(super) fn short(id: &Id) -> &str {
-    id.as_str().get(..8).unwrap_or(id.as_str())
 }

@@ -1,0 +1,138 @@
+//! What a rollback leaves: an artifact, and the servers that have it or are getting it.
+
+use std::collections::BTreeMap;
+
+use consign_common::{
+    digest::Sha256,
+    name::{App, Environment, ServerName, Version},
+};
+
+use super::{
+    admission::{self, NotStarted},
+    controller::Controller,
+    rows::RolloutRow,
+    start::RollbackOf,
+    store,
+};
+use crate::{
+    fleet::{Selector, Server},
+    rollout::{Final, Kind},
+};
+
+/// Rollouts that are looked at before the servers are asked instead.
+const ROLLOUTS: u32 = 100;
+
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    pub(super) app: App,
+    pub(super) environment: Environment,
+    pub(super) version: Version,
+    pub(super) digest: Sha256,
+    /// Servers that must stay up meanwhile, as for the rollout that brought it.
+    pub(super) min_healthy: u32,
+}
+
+impl From<&RolloutRow> for Left {
+    fn from(row: &RolloutRow) -> Self {
+        Self {
+            app: row.app.clone(),
+            environment: row.environment.clone(),
+            version: row.version.clone(),
+            digest: row.digest,
+            min_healthy: row.state.strategy.min_healthy,
+        }
+    }
+}
+
+impl Controller {
+    pub(super) async fn find_left(
+        &self,
+        of: RollbackOf,
+        selector: &Selector,
+    ) -> Result<(Left, Vec<Server>), NotStarted> {
+        let fleet = self.registry.list().await?;
+        let (app, environment) = match of {
+            RollbackOf::Rollout(given) => {
+                let row = self.show(&given).await?.row;
+                let left = Left::from(&row);
+                let servers = leaving(&left, Some(&row), &fleet, selector)?;
+                return if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) };
+            }
+            RollbackOf::Newest { app, environment } => (app, environment),
+        };
+        let rows = store::list(self.store.read(), Some(&app), Some(&environment), ROLLOUTS).await?;
+        let mut newest = None;
+        for row in rows.iter().filter(|row| row.state.kind == Kind::Deploy) {
+            let left = Left::from(row);
+            let servers = leaving(&left, Some(row), &fleet, selector)?;
+            if !servers.is_empty() {
+                return Ok((left, servers));
+            }
+            // Whoever has just aborted it means this one, not what was good before.
+            let aborted = row.state.verdict().is_some_and(|verdict| verdict.state == Final::Aborted);
+            if newest.is_none() && aborted {
+                return Err(NotStarted::AbortedUnchanged {
+                    rollout: row.id.clone(),
+                    app,
+                    version: left.version,
+                });
+            }
+            newest.get_or_insert(left);
+        }
+        // Rollouts are kept for a while; what servers have is told by the servers.
+        match newest_on(&fleet, &app, &environment) {
+            Some(left) => {
+                let servers = leaving(&left, None, &fleet, selector)?;
+                if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) }
+            }
+            None => Err(newest.map_or(NotStarted::NoRollout { app, environment }, nothing)),
+        }
+    }
+}
+
+fn nothing(left: Left) -> NotStarted {
+    let Left { app, version, environment, .. } = left;
+    NotStarted::NothingToReturn { app, version, environment }
+}
+
+/// The newest artifact that is good on a server that can go back from it.
+fn newest_on(fleet: &[Server], app: &App, environment: &Environment) -> Option<Left> {
+    let states = fleet.iter().filter(|server| server.environment == *environment);
+    let states = states.filter_map(|server| server.apps.get(app)).filter(|app| app.before.is_some());
+    let newest = states.max_by_key(|app| app.highest)?;
+    Some(Left {
+        app: app.clone(),
+        environment: environment.clone(),
+        version: newest.good_version.parse().ok()?,
+        digest: newest.good?,
+        min_healthy: 0,
+    })
+}
+
+/// Servers whose good artifact is the one that is left, or that are on the way to it. None, if none of them could go
+/// back.
+fn leaving(
+    left: &Left,
+    row: Option<&RolloutRow>,
+    fleet: &[Server],
+    selector: &Selector,
+) -> Result<Vec<Server>, NotStarted> {
+    let members = row.into_iter().flat_map(|row| &row.state.members);
+    let on_the_way: BTreeMap<&ServerName, bool> =
+        members.map(|member| (&member.server, member.state.is_ordered())).collect();
+    let selected = admission::select(fleet.to_vec(), &left.environment, selector)?;
+    let mut possible = 0;
+    let mut chosen = Vec::new();
+    for server in selected {
+        let app = server.apps.get(&left.app);
+        let has_it = app.is_some_and(|app| app.good == Some(left.digest));
+        let gets_it = on_the_way.get(&server.name).copied().unwrap_or(false);
+        let can_return = (has_it && app.is_some_and(|app| app.before.is_some()))
+            || (gets_it && app.is_some_and(|app| app.good.is_some()));
+        possible += usize::from(can_return);
+        if has_it || gets_it {
+            chosen.push(server);
+        }
+    }
+    Ok(if possible == 0 { Vec::new() } else { chosen })
+}
