@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     Exit, Processes, Roots, Site,
     attempts::{self, InAgent},
+    clocks::{boot_ms, sleep_until},
     environment::Surroundings,
     staging,
 };
@@ -228,6 +229,16 @@ where
                     Err(because) => Input::NotRestorable { because: brief(&because, MESSAGE) },
                 };
                 self.answer(input);
+            }
+            Command::ReadClocks => {
+                let (boot_ms, now) = (boot_ms(), self.site.now());
+                self.answer(Input::Clocks { boot_ms, now });
+            }
+            Command::AwaitConfirm { deadline_boot_ms } => {
+                self.spawn(async move {
+                    sleep_until(deadline_boot_ms).await;
+                    Input::ConfirmExpired
+                });
             }
             Command::RemoveStaged { release } => {
                 self.on_disk("a staged release could not be removed", move |app| app.remove(&release)).await;
@@ -588,11 +599,13 @@ fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>,
         version: work.manifest.version.clone(),
         way: match &order.order {
             OrderKind::Return { reason, .. } => Way::Return { because: reason.clone() },
-            OrderKind::Deploy { force, .. } => Way::Deploy {
+            OrderKind::Deploy { force, plan, confirm_ms, .. } => Way::Deploy {
                 steps: work.plan.steps.clone(),
                 force: *force,
                 published: work.published,
                 number: work.number,
+                pinned: plan.clone(),
+                confirm: window(work.plan.confirm, *confirm_ms),
             },
             // Carry no artifact; `authorize` gives no work for them.
             OrderKind::Cancel { .. }
@@ -603,8 +616,21 @@ fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>,
         good: memory.good.clone(),
         before: memory.before.clone(),
         current,
+        skips: match &order.order {
+            OrderKind::Deploy { skip, .. } | OrderKind::Return { skip, .. } => skip.clone(),
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => Vec::new(),
+        },
         boot_id: boot_id.to_owned(),
     }
+}
+
+/// How long a success waits to be confirmed: as the plan says, or as the order shortens it.
+fn window(plan: Option<Duration>, order_ms: Option<u64>) -> Option<Duration> {
+    let plan = plan?;
+    Some(order_ms.map(Duration::from_millis).map_or(plan, |order| order.min(plan)))
 }
 
 /// The artifact that `current` points at, as far as this server knows it.

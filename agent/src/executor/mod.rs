@@ -7,9 +7,11 @@
 //! | [`staging`] | manifest and pack to a release on disk |
 //! | [`attempts`], [`processes`] | `run` and `shell`, under the supervisor |
 //! | [`steps`] | the kinds that run in the agent |
+//! | [`clocks`] | the clock that is never set, and a timer by it |
 //! | [`facts`], [`environment`] | what conditions ask and what steps are given |
 
 mod attempts;
+mod clocks;
 mod deployment;
 mod documents;
 mod environment;
