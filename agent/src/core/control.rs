@@ -90,7 +90,8 @@ impl Run {
         }
     }
 
-    pub(super) fn is_confirming(&self) -> bool {
+    /// A success waits to be confirmed, in this boot.
+    pub fn is_confirming(&self) -> bool {
         let own = |boot_id: &String| *boot_id == self.setting.boot_id;
         let awaited = matches!(&self.confirmation, Confirmation::Awaited { boot_id, .. } if own(boot_id));
         awaited && self.deploy.trouble.is_none()

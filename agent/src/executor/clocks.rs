@@ -9,7 +9,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 
 /// Milliseconds since this boot.
-pub(super) fn boot_ms() -> u64 {
+pub fn boot_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let ms = |value: i64| u64::try_from(value).unwrap_or_default();
     ms(now.tv_sec).saturating_mul(1000).saturating_add(ms(now.tv_nsec) / 1_000_000)
