@@ -1,12 +1,12 @@
 //! A success that must be confirmed: in time it is good, else the server returns, also where no agent lives to see it.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use consign_agent::{executor::boot_ms, state::LockedState};
 use consign_common::{
     deployment::{DeploymentOutcome, Event},
     name::Id,
-    trust::OrderKind,
+    trust::{Order, OrderKind},
 };
 
 use crate::{
@@ -55,14 +55,7 @@ async fn past(deadline_boot_ms: u64) {
 }
 
 fn confirm_expired(world: &World) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_consign-agent"))
-        .arg("--config")
-        .arg(world.path("agent.toml"))
-        .arg("confirm-expired")
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    world.program("confirm-expired")
 }
 
 fn returned(outcome: &DeploymentOutcome) -> bool {
@@ -77,9 +70,12 @@ async fn confirmed_in_time_it_is_good() {
     assert_eq!((running(&world).as_str(), good(&agent).await.as_deref()), ("two", Some("1.0.0")));
     // Also an agent that was away meanwhile goes on waiting, and takes it once.
     agent.kill().await;
+    world.enrolled();
+    let status = world.program("status");
+    assert!(status.contains("waits to be confirmed until") && status.contains(" s left"), "{status}");
     let mut agent = world.start().await;
     let confirm = world.order(OrderKind::Confirm {});
-    let confirm = consign_common::trust::Order { deployment: deployment.clone(), ..confirm };
+    let confirm = Order { deployment: deployment.clone(), ..confirm };
     agent.give(world.send_alone(&confirm)).await;
     agent.give(world.send_alone(&confirm)).await;
     assert_eq!(agent.ended().await, succeeded());
@@ -149,7 +145,7 @@ async fn an_agent_that_comes_too_late_or_after_a_reboot_returns() {
 #[tokio::test]
 async fn without_an_agent_the_command_returns_what_is_overdue_and_nothing_else() {
     let world = World::new();
-    world.write_config();
+    world.enrolled();
     let mut agent = world.start().await;
     let (deployment, deadline, _) = confirming(&world, &mut agent, "2s").await;
     agent.kill().await;
@@ -176,7 +172,7 @@ async fn without_an_agent_the_command_returns_what_is_overdue_and_nothing_else()
 #[tokio::test]
 async fn while_an_agent_holds_the_state_the_command_does_nothing() {
     let world = World::new();
-    world.write_config();
+    world.enrolled();
     let mut agent = world.start().await;
     let (_, deadline, _) = confirming(&world, &mut agent, "1s").await;
     agent.kill().await;

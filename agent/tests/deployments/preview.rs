@@ -151,3 +151,25 @@ async fn a_preview_is_refused_as_the_order_would_be() {
     assert_eq!((found[2].1, found[2].2.as_str()), ("skip", "by an operator: left out by the order"));
     agent.kill().await;
 }
+
+#[tokio::test]
+async fn a_flood_of_previews_is_answered_and_stops_nothing() {
+    let world = World::new();
+    let mut agent = world.start().await;
+    let one = world.publish("1.0.0", &[("index", "one")], NOTE);
+    agent.give(world.deploy(&one)).await;
+    assert_eq!(agent.outcome().await, succeeded());
+    world.shelf.silent.store(true, Ordering::Relaxed);
+    let two = world.publish("2.0.0", &[("index", "two")], NOTE);
+    for _ in 0..50 {
+        agent.give(world.ask("q", &world.order(OrderKind::deploy(two.digest, false)), &two)).await;
+    }
+    for _ in 0..46 {
+        let Outbound::Answer { answer, .. } = agent.hear().await else { panic!("no answer") };
+        assert_eq!(code(answer), "busy");
+    }
+    // What needs nothing from the coordinator goes on beside them.
+    agent.give(world.deploy(&world.publish_again("1.0.0", &one))).await;
+    assert_eq!(agent.outcome().await.as_str(), "no-op");
+    agent.kill().await;
+}

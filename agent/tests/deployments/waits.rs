@@ -99,6 +99,9 @@ async fn a_server_waits_on_in_the_agents_next_life_and_takes_an_answer_once() {
     agent.give(world.deploy(&world.publish("2.0.0", &[("index", "two")], ONCE))).await;
     assert_eq!(agent.refusal().await.0, "busy");
     agent.kill().await;
+    world.enrolled();
+    let status = world.program("status");
+    assert!(status.contains("of shop waits before the once step migrate"), "{status}");
     let mut agent = world.start_as(supervised(), "11111111-2222-3333-4444-555555555555").await;
     let answer = Order { deployment: deployment.clone(), ..world.order(once(OnceWord::Run {})) };
     for _ in 0..2 {
@@ -138,6 +141,9 @@ async fn an_operator_decides_how_an_unknown_outcome_is_taken() {
 async fn a_decision_that_fits_nothing_is_refused_by_name_and_changes_nothing() {
     let world = World::new();
     let (mut agent, deployment, _) = undecided(&world).await;
+    world.enrolled();
+    let status = world.program("status");
+    assert!(status.contains("waits for a decision: nobody knows how step wait ended"), "{status}");
     let before = agent.journal.events(&deployment).await.unwrap();
     for (kind, code) in [
         (decide("nothing", DecisionAction::Done), "step-unknown"),

@@ -5,9 +5,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -29,6 +30,7 @@ use consign_common::{
     limits::ArtifactLimits,
     name::Id,
     time::{Clock as _, SystemClock},
+    tls::{self, Ca},
     trust::{
         Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Order, OrderKind, OrderingNumber,
         Predicate, Privilege, Published, RoleKeys, STATEMENT_TYPE, Scheme, ServersWord, SigningKey,
@@ -66,11 +68,16 @@ pub(crate) struct Shelf {
     artifacts: Arc<Mutex<BTreeMap<Sha256, Shelved>>>,
     pub(crate) packs_fetched: Arc<AtomicUsize>,
     pub(crate) manifests_fetched: Arc<AtomicUsize>,
+    /// Manifests never come.
+    pub(crate) silent: Arc<AtomicBool>,
 }
 
 impl Fetch for Shelf {
     async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, FetchError> {
         self.manifests_fetched.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let artifacts = self.artifacts.lock().unwrap();
         let found = artifacts.get(&digest).map(|shelved| shelved.manifest.clone());
         found.ok_or_else(|| FetchError::NotFound(digest.to_string()))
@@ -286,8 +293,8 @@ impl World {
         }
     }
 
-    /// What enrolment would have left, for the program itself: its configuration file.
-    pub(crate) fn write_config(&self) -> PathBuf {
+    /// What enrolment would have left, for the program itself.
+    pub(crate) fn enrolled(&self) {
         let envelope = Envelope::sign(TRUST_ROOT_TYPE, self.root.to_payload(), &[&self.publisher]).to_vec();
         let pin = TrustRootPin { version: 1, sha256: TrustRoot::pin(&envelope).unwrap() };
         let roots = StatePaths::new(&self.path("state")).trust_roots();
@@ -310,9 +317,24 @@ impl World {
                 allowances: vec![allowance],
             },
         };
-        let path = self.path("agent.toml");
-        fs::write(&path, config.to_toml().unwrap()).unwrap();
-        path
+        fs::write(self.path("agent.toml"), config.to_toml().unwrap()).unwrap();
+        let ca = Ca::generate(COORDINATOR, SystemClock.now()).unwrap();
+        let subject = tls::Subject::Agent { server: "web-1".parse().unwrap(), uid: self.id() };
+        let hour = Duration::from_secs(3600);
+        let identity = ca.issue_identity(&subject, SystemClock.now(), hour).unwrap();
+        identity.write(&StatePaths::new(&self.path("state")).identity()).unwrap();
+    }
+
+    /// What the program itself says, on this server.
+    pub(crate) fn program(&self, command: &str) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_consign-agent"))
+            .arg("--config")
+            .arg(self.path("agent.toml"))
+            .arg(command)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) async fn start(&self) -> Agent {
