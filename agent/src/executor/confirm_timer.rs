@@ -27,6 +27,8 @@ impl ConfirmTimer {
     pub fn systemd(program: PathBuf, config: &Path, state: &Path, apps: &Path) -> Self {
         let mut arguments = Vec::new();
         for (option, path) in [("--config", config), ("--state", state), ("--apps", apps)] {
+            // The unit has another working directory.
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
             arguments.extend([OsString::from(option), path.into()]);
         }
         arguments.push("confirm-expired".into());
