@@ -24,16 +24,19 @@ put() {
 
 changed=no
 cmp -s "$binary" /usr/local/bin/consign-agent || changed=yes
-for unit in consign-agent.service consign.slice; do
+units="consign-agent.service consign-confirm.service consign.slice"
+for unit in $units; do
     cmp -s "$here/systemd/$unit" "/etc/systemd/system/$unit" || changed=yes
 done
 
 install -d -m 0755 /usr/local/bin /srv /etc/consign
 put 0755 "$binary" /usr/local/bin/consign-agent
-put 0644 "$here/systemd/consign-agent.service" /etc/systemd/system/consign-agent.service
-put 0644 "$here/systemd/consign.slice" /etc/systemd/system/consign.slice
+for unit in $units; do
+    put 0644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
+done
 systemctl daemon-reload
-systemctl --quiet enable consign-agent.service
+# The second one returns at boot what nobody confirmed before it; it runs only then.
+systemctl --quiet enable consign-agent.service consign-confirm.service
 
 if [ ! -e /etc/consign/agent.toml ]; then
     echo "$(/usr/local/bin/consign-agent --version) is installed. Next:"

@@ -3,7 +3,12 @@
 //! Stopping is not special: all that matters is durable before it is acted on, and running steps belong to supervisors
 //! that outlive this process. So a signal only ends the event loop.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use consign_common::{
     limits::ArtifactLimits,
@@ -22,7 +27,7 @@ use tokio::{
 
 use crate::{
     config::Config,
-    executor::{Site, Supervised, host_facts},
+    executor::{ConfirmTimer, Site, Supervised, host_facts},
     identity::{TrustRoots, renew::Renewal, roots::RootsError},
     journal::{Journal, JournalError},
     ledger::DiskLedger,
@@ -60,6 +65,7 @@ pub struct Parts {
     pub boot_id: String,
     pub log_limit: u64,
     pub launcher: Launcher,
+    pub confirm_timer: ConfirmTimer,
     pub inbound: mpsc::Receiver<Inbound>,
     pub outbound: mpsc::Sender<Outbound>,
 }
@@ -90,6 +96,7 @@ pub enum DaemonError {
 
 /// Until SIGTERM or SIGINT. `manage` runs the deployments.
 pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
+    config_path: &Path,
     config: Config,
     manage: impl FnOnce(Parts) -> M,
 ) -> Result<(), DaemonError> {
@@ -115,6 +122,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         proxies: Proxies::from_environment(|name| std::env::var(name).ok())?,
     };
     let fetcher = Fetcher::new(dialer.clone(), newest.clone(), roots.clone(), ArtifactLimits::default());
+    let launcher = Launcher::detect().map_err(system("find its own binary"))?;
     let manager = manage(Parts {
         state: config.agent.state.clone(),
         apps: config.agent.apps.clone(),
@@ -125,7 +133,8 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         privilege: privilege.clone(),
         boot_id: boot_id.clone(),
         log_limit: config.agent.log_limit,
-        launcher: Launcher::detect().map_err(system("find its own binary"))?,
+        confirm_timer: confirm_timer(&launcher, config_path, &config),
+        launcher,
         inbound: orders,
         outbound: events,
     });
@@ -175,6 +184,7 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         boot_id,
         log_limit,
         launcher,
+        confirm_timer,
         inbound,
         outbound,
     } = parts;
@@ -191,14 +201,25 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         facts: host_facts(),
         boot_id,
         clock: Arc::new(SystemClock),
+        confirm_timer,
         log_limit,
         outbound,
     };
     Manager::new(Arc::new(site)).run(inbound).await
 }
 
+/// Where systemd runs this agent it also keeps the deadlines that the agent may not live to see.
+fn confirm_timer(launcher: &Launcher, config_path: &Path, config: &Config) -> ConfirmTimer {
+    match launcher {
+        Launcher::SystemdUnit { program } => {
+            ConfirmTimer::systemd(program.clone(), config_path, &config.agent.state, &config.agent.apps)
+        }
+        Launcher::Session { .. } => ConfirmTimer::None,
+    }
+}
+
 /// As whom this process runs.
-fn privilege() -> Privilege {
+pub(crate) fn privilege() -> Privilege {
     let user = Uid::effective();
     if user.is_root() {
         return Privilege::Root;
@@ -221,7 +242,7 @@ fn announce(config: &Config, privilege: &Privilege) {
     }
 }
 
-fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
@@ -267,7 +288,7 @@ async fn live(since: UnixMs, board: &Board, ledger: &DiskLedger) -> Live {
         since,
         coordinator: board.link(),
         apps: ledger.apps().await.into_iter().map(AppView::from).collect(),
-        running: ledger.open_deployments().await.into_iter().map(String::from).collect(),
+        deployments: ledger.deployments().await,
     }
 }
 

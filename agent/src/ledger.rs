@@ -2,11 +2,15 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use consign_common::{deployment::Attempt, name::Id};
+use consign_common::{
+    deployment::{Attempt, Event},
+    name::Id,
+};
 
 use crate::{
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Waits},
     ports::{AppReport, Ledger, PendingLog},
+    status::DeploymentView,
 };
 
 /// A journal that cannot be read is told in the log and answers with nothing: the session stays open, so that the
@@ -20,6 +24,25 @@ pub struct DiskLedger {
 impl DiskLedger {
     pub fn new(journal: Journal, apps: &Path) -> Self {
         Self { journal, apps: apps.into() }
+    }
+
+    /// Every open deployment, and what it waits for.
+    pub async fn deployments(&self) -> Vec<DeploymentView> {
+        let mut views = Vec::new();
+        for id in self.open_deployments().await {
+            let records = answer(self.journal.events(&id).await);
+            let events = || records.iter().map(|record| &record.event);
+            let app = events().find_map(|event| {
+                let Event::Accepted { app, .. } = event else { return None };
+                Some(app.to_string())
+            });
+            views.push(DeploymentView {
+                app: app.unwrap_or_default(),
+                waits: Waits::of(events()),
+                id: id.into(),
+            });
+        }
+        views
     }
 
     async fn with_current(&self, mut report: AppReport) -> AppReport {

@@ -16,6 +16,8 @@ use consign_common::{
 pub enum Inbound {
     /// An order as it came, from the coordinator that TLS authenticated as `connected`.
     Order { document: Vec<u8>, statements: Vec<Vec<u8>>, connected: String },
+    /// What would this order come to? Judged as it would be, and nothing is kept.
+    Query { query: String, document: Vec<u8>, statements: Vec<Vec<u8>>, connected: String },
     /// Events of the deployment up to here are durable at the coordinator.
     EventAck { deployment: Id, sequence: u64 },
     /// A session began: send again every event that has not been acknowledged.
@@ -27,6 +29,28 @@ pub enum Inbound {
 pub enum Outbound {
     Event { deployment: Id, sequence: u64, at: UnixMs, body: Event },
     Refused { order: Id, code: String, message: String },
+    Answer { query: String, answer: Answer },
+}
+
+/// What an order would come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It would be refused, by this name.
+    Refused { code: String, message: String },
+    /// It runs this already.
+    NoOp,
+    /// It would be carried out; for a deployment with its steps, in their order.
+    Accepted { steps: Vec<PlannedStep> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStep {
+    pub name: String,
+    pub kind: &'static str,
+    /// `run`, `skip` or `undetermined`.
+    pub decision: &'static str,
+    /// What makes it skip, or what it waits for.
+    pub because: String,
 }
 
 /// What `Hello` says of an app.

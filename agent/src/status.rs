@@ -14,7 +14,7 @@ use std::{
 use consign_common::{digest::Sha256, time::UnixMs};
 use serde::{Deserialize, Serialize};
 
-use crate::ports::AppReport;
+use crate::{journal::Waits, ports::AppReport};
 
 const STATUS_BYTES: u64 = 1 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +28,17 @@ pub struct Live {
     pub since: UnixMs,
     pub coordinator: Link,
     pub apps: Vec<AppView>,
-    pub running: Vec<String>,
+    pub deployments: Vec<DeploymentView>,
+}
+
+/// A deployment that has begun and not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentView {
+    pub id: String,
+    pub app: String,
+    /// For somebody that is not on this server, or for a deadline; absent while it runs.
+    pub waits: Option<Waits>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +153,11 @@ mod tests {
             since: UnixMs(1),
             coordinator: Link::Disconnected { because: "the cable".into(), since: UnixMs(2) },
             apps: Vec::new(),
-            running: vec!["d".into()],
+            deployments: vec![DeploymentView {
+                id: "d".into(),
+                app: "shop".into(),
+                waits: Some(Waits::Once { step: "migrate".into() }),
+            }],
         };
         let listener = listen(&path).unwrap();
         let asking = tokio::task::spawn_blocking({

@@ -51,6 +51,8 @@ pub(super) enum Command {
     Status,
     /// Compare releases with the manifests that they were made from
     Verify(VerifyArguments),
+    /// Return what was deployed and not confirmed in time; does nothing while an agent runs
+    ConfirmExpired,
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  consign-agent completions bash > /etc/bash_completion.d/consign-agent"

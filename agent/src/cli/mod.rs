@@ -2,6 +2,7 @@
 
 mod arguments;
 mod enroll;
+mod expired;
 mod report;
 mod status;
 mod verify;
@@ -34,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Run => run(&global),
         Command::Status => status::run(&global),
         Command::Verify(arguments) => verify::run(&global, &arguments),
+        Command::ConfirmExpired => expired::run(&global),
         Command::Completions { shell } => completions(shell),
         Command::Supervise { dir, detach } => supervise(&dir, detach),
         Command::ExecAttempt => return supervisor::exec_attempt(),
@@ -52,7 +54,7 @@ type Done = Result<ExitCode, Box<dyn std::error::Error>>;
 fn run(global: &Global) -> Done {
     start_log();
     let config = global.read_config()?;
-    runtime()?.block_on(daemon::run(config, daemon::manage))?;
+    runtime()?.block_on(daemon::run(&global.config_path(), config, daemon::manage))?;
     Ok(ExitCode::SUCCESS)
 }
 

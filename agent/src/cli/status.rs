@@ -1,6 +1,6 @@
 //! `consign-agent status`: what the running agent says, and what is on disk whether it runs or not.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use consign_common::{
     terminal,
@@ -12,12 +12,14 @@ use serde::Serialize;
 use super::{Done, Global, Output, report::say, runtime};
 use crate::{
     config::Config,
+    daemon,
+    executor::boot_ms,
     identity::TrustRoots,
-    journal::Journal,
+    journal::{Journal, Waits},
     ledger::DiskLedger,
     ports::Ledger as _,
     state::{StatePaths, read_version},
-    status::{self, AppView, Link, Live},
+    status::{self, AppView, DeploymentView, Link, Live},
 };
 
 /// The schema of `--output json`.
@@ -35,7 +37,7 @@ struct Status {
     trust_root_version: u64,
     trust_root_expires: UnixMs,
     apps: Vec<AppView>,
-    deployments: Vec<String>,
+    deployments: Vec<DeploymentView>,
 }
 
 pub(super) fn run(global: &Global) -> Done {
@@ -55,7 +57,9 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
     let peer = Identity::read(&paths.identity())?.peer()?;
     let root = TrustRoots::open(&paths.trust_roots(), &config.agent.trust_root)?.current();
     let (pid, coordinator, apps, deployments) = match live {
-        Some(Live { pid, coordinator, apps, running, .. }) => (Some(pid), Some(coordinator), apps, running),
+        Some(Live { pid, coordinator, apps, deployments, .. }) => {
+            (Some(pid), Some(coordinator), apps, deployments)
+        }
         None => {
             let (apps, open) = from_disk(config, &paths).await?;
             (None, None, apps, open)
@@ -80,14 +84,14 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
 async fn from_disk(
     config: &Config,
     paths: &StatePaths,
-) -> Result<(Vec<AppView>, Vec<String>), Box<dyn std::error::Error>> {
+) -> Result<(Vec<AppView>, Vec<DeploymentView>), Box<dyn std::error::Error>> {
     if !paths.journal().exists() {
         return Ok((Vec::new(), Vec::new()));
     }
     let journal = Journal::open(paths.root()).await?;
     let ledger = DiskLedger::new(journal.clone(), &config.agent.apps);
     let apps = ledger.apps().await.into_iter().map(AppView::from).collect();
-    let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
+    let open = ledger.deployments().await;
     journal.close().await;
     Ok((apps, open))
 }
@@ -120,9 +124,36 @@ fn print(status: &Status) {
             short(&app.current)
         ));
     }
-    for deployment in &status.deployments {
-        say(format!("Deployment    {deployment} is not finished"));
+    for DeploymentView { id, app, waits } in &status.deployments {
+        let state = match waits {
+            None => "runs, or goes on when the agent does".to_owned(),
+            Some(waits) => describe_wait(waits),
+        };
+        say(terminal::escape_line(&format!("Deployment    {id} of {app} {state}")));
     }
+}
+
+fn describe_wait(waits: &Waits) -> String {
+    match waits {
+        Waits::Once { step } => {
+            format!("waits before the once step {step}, to be told whether it runs here")
+        }
+        Waits::Decision { step, because } => {
+            format!("waits for a decision: nobody knows how step {step} ended ({because})")
+        }
+        Waits::Confirmation { boot_id, deadline_boot_ms, deadline } => {
+            let left = Duration::from_millis(deadline_boot_ms.saturating_sub(boot_ms()));
+            if boot_id_is(boot_id) && !left.is_zero() {
+                format!("waits to be confirmed until {deadline} ({} s left), else it returns", left.as_secs())
+            } else {
+                format!("was to be confirmed until {deadline}, and returns")
+            }
+        }
+    }
+}
+
+fn boot_id_is(boot_id: &str) -> bool {
+    daemon::boot_id().is_ok_and(|own| own == boot_id)
 }
 
 fn describe(link: &Link) -> String {

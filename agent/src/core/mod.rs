@@ -12,16 +12,24 @@
 //!   returns to `good` by that artifact's own plan (`returned`). Without a good artifact, or when the return's own steps
 //!   fail, it stops where it is (`stopped`).
 //! - An attempt of which nobody knows how it ended runs again if its kind is idempotent (all that run in the agent) or
-//!   its `retry` allows it; any other ends the deployment as `unknown`, and no further step runs.
+//!   its `retry` allows it; any other waits for an operator's decision, and until then no step runs. Given up, by a
+//!   cancel or because another order came, the deployment ends as `unknown`.
+//! - Before a `once` step whose condition is true the run asks whether it is the one that runs it, and waits.
+//! - A step that an operator leaves out is skipped. A condition that comes out otherwise than the operator pinned it fails
+//!   its step, whatever `if_fails` and `retry` say.
+//! - Where a success is to be confirmed, it is good only then. At the deadline, or in another boot, the server returns.
 //! - A cancel ends the running attempt, then goes the way of a failure; it ends as `cancelled` when all is as before.
 //!   Once the deployment cleans up or returns by itself a cancel changes nothing: that is where it would lead.
 
+mod control;
 mod fold;
 mod model;
 mod next;
 mod run;
+mod state;
 #[cfg(test)]
 mod tests;
 
-pub use model::{Begun, Command, Input, Pointers, Process, Setting, Verdict, Way};
+pub use control::Misfit;
+pub use model::{Begun, Command, Input, Pointers, Process, Setting, Verdict, Waiting, Way};
 pub use run::{Inconsistent, Run};

@@ -1,13 +1,14 @@
 //! What goes into the machine and what comes out.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use consign_common::{
     deployment::{Attempt, Event, Leftover, StepOutcome},
     digest::Sha256,
-    name::{App, Id, Version},
+    name::{App, Id, StepName, Version},
     plan::{Phase, Step},
-    trust::{OrderingNumber, authorize::Installed},
+    time::UnixMs,
+    trust::{DecisionAction, Foreseen, OnceWord, OrderingNumber, authorize::Installed},
 };
 
 /// What a run is about. Given once; after a restart the same is read from the journal.
@@ -22,6 +23,8 @@ pub struct Setting {
     pub before: Option<Installed>,
     /// What `current` points at.
     pub current: Option<Sha256>,
+    /// Steps that the order leaves out, of the phase that it begins.
+    pub skips: Vec<StepName>,
     /// Of this boot, recorded with every attempt.
     pub boot_id: String,
 }
@@ -29,7 +32,16 @@ pub struct Setting {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Way {
     /// Bring the artifact in.
-    Deploy { steps: Vec<Step>, force: bool, published: OrderingNumber, number: OrderingNumber },
+    Deploy {
+        steps: Vec<Step>,
+        force: bool,
+        published: OrderingNumber,
+        number: OrderingNumber,
+        /// How conditions must come out, where the operator pinned what the preview said.
+        pinned: BTreeMap<StepName, Foreseen>,
+        /// How long a success waits to be confirmed; absent: it is good at once.
+        confirm: Option<Duration>,
+    },
     /// Go back to `before`, on an order.
     Return { because: String },
 }
@@ -84,6 +96,42 @@ pub enum Input {
         order: Id,
         because: String,
     },
+    /// The answer to a run that waits before a `once` step.
+    Once {
+        order: Id,
+        step: StepName,
+        word: OnceWord,
+    },
+    /// An operator's word about a step of the phase that runs now.
+    Decide {
+        order: Id,
+        step: StepName,
+        action: DecisionAction,
+        reason: String,
+    },
+    Confirm {
+        order: Id,
+    },
+    /// Another order came for the app: a run that waits for a decision ends, any other goes on.
+    GiveUp,
+    /// The answer to [`Command::ReadClocks`]: CLOCK_BOOTTIME, and the time of day.
+    Clocks {
+        boot_ms: u64,
+        now: UnixMs,
+    },
+    /// The deadline of [`Command::AwaitConfirm`] has passed.
+    ConfirmExpired,
+}
+
+/// What a run waits for that nobody on this server can give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Whether it is the one that runs this `once` step.
+    Once { step: u32 },
+    /// How the step of unknown outcome is to be taken.
+    Decision { phase: Phase, step: u32 },
+    /// To be confirmed, until this moment by CLOCK_BOOTTIME.
+    Confirmation { deadline_boot_ms: u64 },
 }
 
 /// How a condition came out.
@@ -119,6 +167,12 @@ pub enum Command {
     Rejoin(Begun),
     /// End it, with all that it started. Answered by its `Finished`.
     Cancel(Attempt),
+    /// Tell what time it is. Answered by `Clocks`.
+    ReadClocks,
+    /// Wait until this moment by CLOCK_BOOTTIME. Answered by `ConfirmExpired`, at once where it has passed.
+    AwaitConfirm {
+        deadline_boot_ms: u64,
+    },
     /// Hash this release against its manifest, and read its plan. Answered by `Restorable` or `NotRestorable`.
     Restore(Installed),
     /// Remove the release that never became active.

@@ -1,14 +1,15 @@
 //! What to do next: a function of the state alone.
 
 use consign_common::{
-    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome, StepSummary},
+    deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome, StepSummary},
     plan::{FailurePolicy, Phase, Step},
-    trust::authorize::Installed,
+    trust::{OnceWord, authorize::Installed},
 };
 
 use super::{
     model::{Pointers, Way},
-    run::{Run, Track, Trouble},
+    run::{Run, asks, finished},
+    state::{Confirmation, Question, Track, Trouble, Undecided},
 };
 
 pub(super) enum Next {
@@ -17,6 +18,8 @@ pub(super) enum Next {
     Evaluate { phase: Phase, step: u32 },
     Attempt(Attempt, Box<Step>),
     Restore(Installed),
+    ReadClocks,
+    AwaitConfirm { deadline_boot_ms: u64 },
     End { result: DeploymentOutcome, remove: Option<String>, pointers: Option<Box<Pointers>> },
     Nothing,
 }
@@ -55,8 +58,18 @@ impl Run {
 
     fn next_step(&self, phase: Phase, steps: &[Step]) -> Option<Next> {
         let track = self.track(phase);
-        if let Some((step, because)) = &track.unknown {
-            return Some(end(DeploymentOutcome::Unknown { step: step.clone(), because: because.clone() }));
+        if let Some(undecided) = &track.undecided {
+            return Some(match undecided.question {
+                Question::Unasked => {
+                    let (step, because) = (undecided.attempt.step, undecided.because.clone());
+                    Next::Record(Event::Undecided { phase, step, because })
+                }
+                Question::Asked => Next::Nothing,
+                Question::Withdrawn => end(self.unknown(undecided)),
+            });
+        }
+        if let Some(event) = &track.decided {
+            return Some(Next::Record(event.clone()));
         }
         if let Some(attempt) = track.attempt() {
             let step = steps.get(attempt.step as usize)?;
@@ -72,14 +85,61 @@ impl Run {
                 }
                 return Some(Next::Record(out_of_phase(phase, index, step)));
             }
+            if let Some(reason) = self.left_out(phase, index, step) {
+                let (expression, inputs) = StepOutcome::left_out(reason);
+                return Some(Next::Record(Event::Skipped { phase, step: index, expression, inputs }));
+            }
             let attempts = if index == track.cursor { track.attempts } else { 0 };
+            let attempt = Attempt { phase, step: index, number: attempts + 1 };
+            if let Some(once) = track.once.as_ref().filter(|once| once.step == index) {
+                return Some(match &once.word {
+                    None => Next::Nothing,
+                    Some(word) => Next::Record(self.told(attempt, word)),
+                });
+            }
             if step.when.is_some() && attempts == 0 {
                 return Some(Next::Evaluate { phase, step: index });
             }
-            let attempt = Attempt { phase, step: index, number: attempts + 1 };
+            if asks(phase, step) && attempts == 0 {
+                return Some(Next::Record(Event::Awaiting { step: index }));
+            }
             return Some(Next::Record(self.started(attempt)));
         }
         None
+    }
+
+    /// Why an operator leaves this step out.
+    pub(super) fn left_out(&self, phase: Phase, index: u32, step: &Step) -> Option<&str> {
+        let own = match self.setting.way {
+            Way::Deploy { .. } => Phase::Deploy,
+            Way::Return { .. } => Phase::Return,
+        };
+        let ordered = phase == own && self.setting.skips.contains(&step.name);
+        let decided = self.track(phase).skips.get(&index).map(String::as_str);
+        decided.or_else(|| ordered.then_some("left out by the order"))
+    }
+
+    /// What the answer before a `once` step comes to.
+    fn told(&self, attempt: Attempt, word: &OnceWord) -> Event {
+        match word {
+            OnceWord::Run {} => self.started(attempt),
+            OnceWord::Done { server } => {
+                let (expression, inputs) = StepOutcome::ran_on(server);
+                Event::Skipped { phase: attempt.phase, step: attempt.step, expression, inputs }
+            }
+            OnceWord::Failed { server, because } => {
+                let message = format!("it failed on {server}: {because}");
+                finished(attempt, StepOutcome::Failed { failure: Failure::Elsewhere { message } })
+            }
+        }
+    }
+
+    pub(super) fn unknown(&self, undecided: &Undecided) -> DeploymentOutcome {
+        let step = self.steps(undecided.attempt.phase).get(undecided.attempt.step as usize);
+        DeploymentOutcome::Unknown {
+            step: step.map(|step| step.name.to_string()).unwrap_or_default(),
+            because: undecided.because.clone(),
+        }
     }
 
     fn end_of_deploy(&self, release: &str) -> Next {
@@ -88,6 +148,9 @@ impl Run {
             if !active {
                 let because = "no `activate` step ran, so that the release never became current".to_owned();
                 return self.without_effect(release, DeploymentOutcome::Failed { because });
+            }
+            if let Some(next) = self.next_of_confirmation() {
+                return next;
             }
             return Next::End {
                 result: DeploymentOutcome::Succeeded { tolerated: tolerated.clone() },
@@ -110,6 +173,22 @@ impl Run {
             Trouble::Cancelled { .. } => DeploymentOutcome::Cancelled { because },
         };
         self.without_effect(release, result)
+    }
+
+    /// What a success waits for before it is good.
+    fn next_of_confirmation(&self) -> Option<Next> {
+        match (&self.confirmation, &self.setting.way) {
+            (Confirmation::Open, Way::Deploy { confirm: Some(_), .. }) => Some(Next::ReadClocks),
+            (Confirmation::Open, Way::Deploy { confirm: None, .. } | Way::Return { .. })
+            | (Confirmation::Given, _) => None,
+            (Confirmation::Awaited { boot_id, deadline_boot_ms }, _) => {
+                if *boot_id == self.setting.boot_id {
+                    return Some(Next::AwaitConfirm { deadline_boot_ms: *deadline_boot_ms });
+                }
+                let because = "this server was started anew before it was confirmed".to_owned();
+                Some(Next::Record(Event::Unconfirmed { because }))
+            }
+        }
     }
 
     /// The release never became active: it goes, unless something else points at it.

@@ -1,15 +1,17 @@
-//! The state of a run, and how an input becomes events and commands.
+//! How an input becomes events and commands.
 
 use consign_common::{
     deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
     name::Id,
-    plan::{FailurePolicy, Phase, Step},
-    trust::authorize::Installed,
+    plan::{Phase, Step},
+    trust::{Foreseen, authorize::Installed},
 };
 
 use super::{
+    control::Misfit,
     model::{Begun, Command, Input, Process, Setting, Verdict, Way},
     next::Next,
+    state::{Confirmation, Track},
 };
 
 /// One deployment on this server.
@@ -26,60 +28,24 @@ pub struct Run {
     pub(super) restored: Option<Vec<Step>>,
     /// Events of the way back, replayed before its steps are known.
     pub(super) deferred: Vec<Event>,
-    /// Orders to cancel that were taken: each counts once, however often it is sent.
-    pub(super) cancels: Vec<Id>,
+    /// Orders about this deployment that were taken: each counts once, however often it is sent.
+    pub(super) orders: Vec<Id>,
+    pub(super) confirmation: Confirmation,
     pub(super) ended: Option<DeploymentOutcome>,
     /// What the shell was told to do and has not answered. Not journalled: after a restart nothing is.
-    outstanding: Option<Outstanding>,
+    pub(super) outstanding: Option<Outstanding>,
     /// The attempt that a restart interrupted.
     interrupted: Option<Attempt>,
 }
 
-/// How far the steps of one phase have come.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Track {
-    /// The step to look at next.
-    pub(super) cursor: u32,
-    /// Attempts of that step so far.
-    pub(super) attempts: u32,
-    pub(super) running: Option<Begun>,
-    /// The running attempt is being cancelled.
-    pub(super) cancelling: bool,
-    /// `current` was switched, or may have been.
-    pub(super) active: bool,
-    /// Why only `always` steps run from here on.
-    pub(super) trouble: Option<Trouble>,
-    pub(super) tolerated: Vec<String>,
-    /// The step whose outcome nobody knows, and why.
-    pub(super) unknown: Option<(String, String)>,
-}
-
-impl Track {
-    pub(super) fn attempt(&self) -> Option<Attempt> {
-        self.running.as_ref().map(|begun| begun.attempt)
-    }
-}
-
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Trouble {
-    Failed { because: String, policy: FailurePolicy },
-    Cancelled { because: String },
-}
-
-impl Trouble {
-    pub(super) fn because(&self) -> &str {
-        match self {
-            Self::Failed { because, .. } | Self::Cancelled { because } => because,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Outstanding {
+pub(super) enum Outstanding {
     Staging,
     Evaluation { phase: Phase, step: u32 },
     Attempt(Attempt),
     Restore(Installed),
+    Clocks,
+    Confirmation,
 }
 
 /// A journal that no run can have written.
@@ -99,7 +65,8 @@ impl Run {
             returning: None,
             restored: None,
             deferred: Vec::new(),
-            cancels: Vec::new(),
+            orders: Vec::new(),
+            confirmation: Confirmation::Open,
             ended: None,
             outstanding: None,
             interrupted: None,
@@ -204,7 +171,22 @@ impl Run {
                     self.record(Event::Ended { result: self.not_restorable(&artifact, &because) }, commands);
                 }
             }
-            Input::Cancel { order, because } => self.cancel(order, because, commands),
+            Input::Cancel { .. }
+            | Input::Once { .. }
+            | Input::Decide { .. }
+            | Input::Confirm { .. }
+            | Input::GiveUp => drop(self.control(input, commands)),
+            Input::Clocks { boot_ms, now } => {
+                if self.answered(&Outstanding::Clocks) {
+                    self.begin_confirmation(boot_ms, now, commands);
+                }
+            }
+            Input::ConfirmExpired => {
+                if self.answered(&Outstanding::Confirmation) {
+                    let because = "it was not confirmed in time".to_owned();
+                    self.record(Event::Unconfirmed { because }, commands);
+                }
+            }
         }
     }
 
@@ -224,6 +206,11 @@ impl Run {
                 Next::Attempt(attempt, step) => self.attempt(attempt, &step, commands),
                 Next::Restore(artifact) => {
                     self.act(Outstanding::Restore(artifact.clone()), Command::Restore(artifact), commands);
+                }
+                Next::ReadClocks => self.act(Outstanding::Clocks, Command::ReadClocks, commands),
+                Next::AwaitConfirm { deadline_boot_ms } => {
+                    let command = Command::AwaitConfirm { deadline_boot_ms };
+                    self.act(Outstanding::Confirmation, command, commands);
                 }
                 Next::End { result, remove, pointers } => {
                     commands.extend(remove.map(|release| Command::RemoveStaged { release }));
@@ -266,25 +253,43 @@ impl Run {
     }
 
     fn evaluated(&mut self, phase: Phase, step: u32, verdict: Verdict, commands: &mut Vec<Command>) {
-        // Cancelled meanwhile: the next decision does not ask for this step, unless it is an `always` one.
-        let attempt = Attempt { phase, step, number: 1 };
-        let wanted = self
-            .steps(phase)
-            .get(step as usize)
-            .is_some_and(|step| self.track(phase).trouble.is_none() || step.always);
-        if !wanted {
+        let Some(plan) = self.steps(phase).get(step as usize).cloned() else { return };
+        // Cancelled or left out meanwhile: the next decision does not ask for this step, unless it is an `always` one.
+        let wanted = self.track(phase).trouble.is_none() || plan.always;
+        if !wanted || self.left_out(phase, step, &plan).is_some() {
             return;
         }
-        match verdict {
-            Verdict::Run => self.record(self.started(attempt), commands),
-            Verdict::Skip { expression, inputs } => {
-                self.record(Event::Skipped { phase, step, expression, inputs }, commands);
+        let attempt = Attempt { phase, step, number: 1 };
+        // Nothing was started by a failure, so nothing says so: only how it ended.
+        let failed = |failure| finished(attempt, StepOutcome::Failed { failure });
+        let drift = self.drift(phase, &plan, &verdict);
+        let event = match (verdict, drift) {
+            (Verdict::Invalid { message }, _) => failed(Failure::Condition { message }),
+            (Verdict::Run | Verdict::Skip { .. }, Some(message)) => failed(Failure::PlanDrift { message }),
+            (Verdict::Run, None) if asks(phase, &plan) => Event::Awaiting { step },
+            (Verdict::Run, None) => self.started(attempt),
+            (Verdict::Skip { expression, inputs }, None) => {
+                Event::Skipped { phase, step, expression, inputs }
             }
-            // Nothing was started, so nothing says so: only how it ended.
-            Verdict::Invalid { message } => {
-                let failure = Failure::Condition { message };
-                self.record(finished(attempt, StepOutcome::Failed { failure }), commands);
+        };
+        self.record(event, commands);
+    }
+
+    /// How a condition came out, where it should have come out otherwise.
+    fn drift(&self, phase: Phase, step: &Step, verdict: &Verdict) -> Option<String> {
+        let (Phase::Deploy, Way::Deploy { pinned, .. }) = (phase, &self.setting.way) else { return None };
+        let when = step.when.as_ref().map(|when| when.text()).unwrap_or_default();
+        match (pinned.get(&step.name)?, verdict) {
+            (Foreseen::Run, Verdict::Skip { inputs, .. }) => {
+                let values: Vec<_> = inputs.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                Some(format!("step {} was to run, and {when} is false now: {}", step.name, values.join(", ")))
             }
+            (Foreseen::Skip, Verdict::Run) => {
+                Some(format!("step {} was to be skipped, and {when} is true now", step.name))
+            }
+            (Foreseen::Run, Verdict::Run)
+            | (Foreseen::Skip, Verdict::Skip { .. })
+            | (Foreseen::Run | Foreseen::Skip, Verdict::Invalid { .. }) => None,
         }
     }
 
@@ -304,19 +309,30 @@ impl Run {
         }
     }
 
-    fn cancel(&mut self, order: Id, because: String, commands: &mut Vec<Command>) {
-        if !self.accepted || self.cancels.contains(&order) {
-            return;
-        }
-        self.record(Event::Cancelling { order, because }, commands);
+    /// Takes a word from outside that fits what runs now; of an order that was taken before nothing changes.
+    pub(super) fn control(&mut self, input: Input, commands: &mut Vec<Command>) -> Result<(), Misfit> {
+        let Some(event) = self.said(input)? else { return Ok(()) };
+        self.record(event, commands);
         match &self.outstanding {
-            Some(Outstanding::Staging) => commands.push(Command::CancelStaging),
+            Some(Outstanding::Staging) if self.deploy.trouble.is_some() => {
+                commands.push(Command::CancelStaging);
+            }
             Some(Outstanding::Attempt(attempt)) if self.track(attempt.phase).cancelling => {
                 commands.push(Command::Cancel(*attempt));
             }
-            Some(Outstanding::Attempt(_) | Outstanding::Evaluation { .. } | Outstanding::Restore(_))
+            // Nothing is waited for any more: the answer to the deadline comes too late.
+            Some(Outstanding::Confirmation) if !self.is_confirming() => self.outstanding = None,
+            Some(
+                Outstanding::Staging
+                | Outstanding::Attempt(_)
+                | Outstanding::Evaluation { .. }
+                | Outstanding::Restore(_)
+                | Outstanding::Clocks
+                | Outstanding::Confirmation,
+            )
             | None => {}
         }
+        Ok(())
     }
 
     pub(super) fn started(&self, attempt: Attempt) -> Event {
@@ -351,12 +367,17 @@ impl Run {
         commands.push(command);
     }
 
-    fn record(&mut self, event: Event, commands: &mut Vec<Command>) {
+    pub(super) fn record(&mut self, event: Event, commands: &mut Vec<Command>) {
         self.fold(&event);
         commands.push(Command::Journal { event, pointers: None });
     }
 }
 
-fn finished(attempt: Attempt, result: StepOutcome) -> Event {
+/// Whether the server asks before it runs this step.
+pub(super) fn asks(phase: Phase, step: &Step) -> bool {
+    step.once && phase == Phase::Deploy
+}
+
+pub(super) fn finished(attempt: Attempt, result: StepOutcome) -> Event {
     Event::Finished { attempt, result, log_length: 0, duration_ms: 0, leftovers: Vec::new() }
 }

@@ -3,21 +3,15 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use consign_common::{
-    artifact::Manifest,
     deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
-    digest::Sha256,
-    durable, json,
-    limits::ArtifactLimits,
-    name::{Id, StepName},
-    plan::{Changes, Facts, Phase, Plan},
+    durable,
+    name::Id,
+    plan::{Phase, Plan},
     trust::{
         Order, OrderKind, Privilege,
         authorize::{Documents as Evidence, Installed, Intent, Memory, Verified, Work, authorize},
@@ -32,12 +26,16 @@ use tokio::{
 use super::{
     Exit, Processes, Roots, Site,
     attempts::{self, InAgent},
+    clocks::{boot_ms, sleep_until},
+    conditions::brief,
+    control::{Control, Inbox, Message, Rejected, Standing},
     environment::Surroundings,
+    setting::{current, setting},
     staging,
 };
 use crate::{
-    core::{Begun, Command, Input, Pointers, Run, Setting, Verdict, Way},
-    journal::{Accepted, JournalError, Record},
+    core::{Begun, Command, Input, Pointers, Run, Waiting},
+    journal::{Accepted, JournalError, Record, Waits},
     ports::Fetch,
     stage::{AppDirectory, is_whole, verify},
     supervisor::AttemptSpec,
@@ -46,11 +44,8 @@ use crate::{
 const INPUTS: usize = 16;
 /// Bytes of a text in an event. What an artifact or a file's name says may be long, and an event that does not fit into
 /// the journal would end the agent, again after every restart.
-const MESSAGE: usize = 4096;
-const INPUT: usize = 256;
-/// Bytes of all inputs of one condition.
-const INPUTS_TOLD: usize = 16 << 10;
-const NO_STEP: &str = "the plan has no such step";
+pub(super) const MESSAGE: usize = 4096;
+pub(super) const NO_STEP: &str = "the plan has no such step";
 /// Until a full disk is tried again.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -83,24 +78,41 @@ pub struct Halt {
 
 #[derive(Debug)]
 pub struct Deployment<F, P, R> {
-    site: Arc<Site<F, P, R>>,
+    pub(super) site: Arc<Site<F, P, R>>,
     id: Id,
-    order: Order,
+    pub(super) order: Order,
     /// What the order names: brought in, or returned to.
-    work: Arc<Work>,
+    pub(super) work: Arc<Work>,
     /// What is returned to, once its files were found whole.
     restored: Option<Arc<Work>>,
-    memory: Memory,
-    run: Run,
+    pub(super) memory: Memory,
+    pub(super) run: Run,
     queue: VecDeque<Command>,
-    inputs: mpsc::Receiver<Input>,
-    inbox: mpsc::Sender<Input>,
+    inputs: mpsc::Receiver<Message>,
+    inbox: mpsc::Sender<Message>,
+    /// Words that came before the steps that they are about were known again.
+    early: Vec<Control>,
     tasks: JoinSet<()>,
     /// Ends the staging or the attempt that runs in the agent.
     stop: Option<oneshot::Sender<()>>,
-    outcomes: BTreeMap<Attempt, &'static str>,
-    /// Set before anybody can hear of the end: what follows is only tidying up.
-    ending: Arc<AtomicBool>,
+    pub(super) outcomes: BTreeMap<Attempt, &'static str>,
+    standing: Arc<Standing>,
+    /// The timer outside of this process may be there.
+    timer: Timer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    None,
+    Armed,
+}
+
+/// How far a deployment is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Ended,
+    /// Or until it waits for somebody who is not there.
+    Waiting,
 }
 
 impl<F, P, R> Deployment<F, P, R>
@@ -143,12 +155,18 @@ where
             queue: commands.into(),
             inputs,
             inbox,
+            early: Vec::new(),
             tasks: JoinSet::new(),
             stop: None,
             outcomes: BTreeMap::new(),
-            ending: Arc::default(),
+            standing: Arc::default(),
+            timer: Timer::None,
         };
         events.iter().for_each(|event| this.remember(event));
+        // Also where the run itself must first read a plan again to know it.
+        if matches!(Waits::of(&events), Some(Waits::Decision { .. })) {
+            this.standing.is_undecided();
+        }
         this.make_directory();
         Ok(this)
     }
@@ -166,34 +184,93 @@ where
         }
     }
 
-    /// Where a cancel goes.
-    pub fn inbox(&self) -> mpsc::Sender<Input> {
-        self.inbox.clone()
+    /// Where words about it go.
+    pub fn inbox(&self) -> Inbox {
+        Inbox::new(self.inbox.clone())
     }
 
-    /// Whether the deployment has ended, though it still tidies up.
-    pub fn ending(&self) -> Arc<AtomicBool> {
-        self.ending.clone()
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.clone()
     }
 
     /// To the end. Dropped before, it leaves the supervisor and its attempt running.
-    pub async fn drive(mut self) -> Result<DeploymentOutcome, Halt> {
+    pub async fn drive(self) -> Result<DeploymentOutcome, Halt> {
+        // Driven to the end it has one.
+        let unended = || DeploymentOutcome::Stopped { because: "it was left before its end".to_owned() };
+        Ok(self.drive_until(Until::Ended).await?.unwrap_or_else(unended))
+    }
+
+    /// As far as it goes without a word from outside; `None` where it waits for one.
+    pub async fn drive_alone(self) -> Result<Option<DeploymentOutcome>, Halt> {
+        self.drive_until(Until::Waiting).await
+    }
+
+    async fn drive_until(mut self, until: Until) -> Result<Option<DeploymentOutcome>, Halt> {
+        let id = self.id.clone();
+        let halt = |source| Halt { deployment: id.clone(), source };
         loop {
             while let Some(command) = self.queue.pop_front() {
-                self.execute(command).await.map_err(|source| Halt { deployment: self.id.clone(), source })?;
+                self.execute(command).await.map_err(halt)?;
             }
             if let Some(outcome) = self.run.ended() {
                 let outcome = outcome.clone();
                 self.tasks.shutdown().await;
                 self.site.processes.shut_down(&self.directory()).await;
-                return Ok(outcome);
+                return Ok(Some(outcome));
             }
-            // Never `None`: one sender is our own.
-            let Some(input) = self.inputs.recv().await else { continue };
-            let (run, commands) = self.run.apply(input);
-            self.run = run;
-            self.queue.extend(commands);
+            let waiting = self.run.waiting();
+            match waiting {
+                Some(Waiting::Decision { .. }) => self.standing.is_undecided(),
+                Some(Waiting::Once { .. } | Waiting::Confirmation { .. }) => self.standing.is_busy(),
+                // What it waits for is known again once its plan is.
+                None if self.run.is_catching_up() => {}
+                None => self.standing.is_busy(),
+            }
+            match waiting {
+                Some(Waiting::Decision { .. } | Waiting::Once { .. }) if until == Until::Waiting => {
+                    return Ok(None);
+                }
+                // Its deadline is told by the timer.
+                Some(Waiting::Decision { .. } | Waiting::Once { .. } | Waiting::Confirmation { .. })
+                | None => {}
+            }
+            if !self.early.is_empty() && !self.run.is_catching_up() {
+                let control = self.early.remove(0);
+                self.heed(control).await.map_err(halt)?;
+                continue;
+            }
+            match self.inputs.recv().await {
+                Some(Message::Input(input)) => self.answer(input),
+                Some(Message::Control(control)) => self.heed(*control).await.map_err(halt)?,
+                // Never: one sender is our own.
+                None => {}
+            }
         }
+    }
+
+    /// Takes a word if it fits: first it is durable, then it counts, and then it is answered.
+    async fn heed(&mut self, control: Control) -> Result<(), JournalError> {
+        let is_cancel = matches!(control.input, Input::Cancel { .. });
+        if self.run.is_catching_up() && !is_cancel {
+            self.early.push(control);
+            return Ok(());
+        }
+        let Control { input, order, reply } = control;
+        let taken = match (self.run.fits(&input), order) {
+            (Err(misfit), _) => Err(Rejected::Misfit(misfit)),
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(order)) => match self.site.journal.accept_control(&order).await {
+                Ok(accepted) => accepted.map_err(Rejected::Rule),
+                Err(error) if error.is_full() => Err(Rejected::Journal(error)),
+                Err(error) => return Err(error),
+            },
+        };
+        if taken.is_ok() {
+            self.answer(input);
+        }
+        // Nobody may wait for it any more.
+        drop(reply.send(taken));
+        Ok(())
     }
 
     async fn execute(&mut self, command: Command) -> Result<(), JournalError> {
@@ -229,6 +306,19 @@ where
                 };
                 self.answer(input);
             }
+            Command::ReadClocks => {
+                let (boot_ms, now) = (boot_ms(), self.site.now());
+                self.answer(Input::Clocks { boot_ms, now });
+            }
+            Command::AwaitConfirm { deadline_boot_ms } => {
+                self.spawn(async move {
+                    sleep_until(deadline_boot_ms).await;
+                    Input::ConfirmExpired
+                });
+                self.timer = Timer::Armed;
+                let left = Duration::from_millis(deadline_boot_ms.saturating_sub(boot_ms()));
+                self.site.confirm_timer.arm(&self.id, left).await;
+            }
             Command::RemoveStaged { release } => {
                 self.on_disk("a staged release could not be removed", move |app| app.remove(&release)).await;
             }
@@ -246,14 +336,17 @@ where
             *log_length = std::fs::metadata(self.log_path(*attempt)).map_or(0, |file| file.len());
         }
         self.remember(&event);
+        // Before anybody can hear of it: the next order may come at once.
         if matches!(event, Event::Ended { .. }) {
-            self.ending.store(true, Ordering::Release);
+            self.standing.is_ending();
+        } else if matches!(event, Event::Undecided { .. }) {
+            self.standing.is_undecided();
         }
         let site = self.site.clone();
         let pointers = pointers.map(|pointers| (&site.word.environment, pointers));
         loop {
             match site.journal.append(&self.id, site.now(), &event, pointers).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => break,
                 Err(error) if error.is_full() => {
                     tracing::error!(deployment = %self.id, "the disk is full: the journal waits for space");
                     sleep(FULL_DISK_PAUSE).await;
@@ -261,6 +354,11 @@ where
                 Err(error) => return Err(error),
             }
         }
+        if self.timer == Timer::Armed && !self.run.is_confirming() {
+            self.timer = Timer::None;
+            self.site.confirm_timer.disarm(&self.id).await;
+        }
+        Ok(())
     }
 
     fn stage(&mut self) {
@@ -354,7 +452,7 @@ where
     }
 
     /// The artifact whose steps a phase runs.
-    fn artifact(&self, phase: Phase) -> Result<&Arc<Work>, &'static str> {
+    pub(super) fn artifact(&self, phase: Phase) -> Result<&Arc<Work>, &'static str> {
         match phase {
             Phase::Deploy => Ok(&self.work),
             Phase::Return => self.restored.as_ref().ok_or("what is returned to is not known"),
@@ -362,7 +460,7 @@ where
     }
 
     /// Its plan, and the release that its steps run in.
-    fn place(&self, phase: Phase) -> Result<(&Plan, String), &'static str> {
+    pub(super) fn place(&self, phase: Phase) -> Result<(&Plan, String), &'static str> {
         let of = |installed: &Option<Installed>| installed.as_ref().map(|it| it.release.clone());
         let release = match (phase, &self.order.order) {
             (Phase::Deploy, _) => self.run.staged().map(str::to_owned),
@@ -370,78 +468,6 @@ where
             (Phase::Return, _) => of(&self.memory.good),
         };
         Ok((&self.artifact(phase)?.plan, release.ok_or("the release is not known")?))
-    }
-
-    /// What `previous` means: the last good artifact; on a return, the artifact being left.
-    fn left(&self, phase: Phase) -> Option<(String, Left<'_>)> {
-        let good = || self.memory.good.as_ref().map(|good| (good.release.clone(), Left::Installed(good)));
-        match (phase, &self.order.order) {
-            (Phase::Deploy, _) | (Phase::Return, OrderKind::Return { .. }) => good(),
-            (Phase::Return, _) => Some((self.run.staged()?.to_owned(), Left::Work(&self.work))),
-        }
-    }
-
-    fn evaluate(&self, phase: Phase, index: u32) -> Verdict {
-        let evaluated = || {
-            let artifact = self.artifact(phase)?;
-            let step = artifact.plan.steps.get(index as usize).ok_or(NO_STEP)?;
-            let Some(condition) = &step.when else { return Ok(Verdict::Run) };
-            let facts = self.facts(phase, artifact, condition.paths().into_iter())?;
-            let evaluation = condition.evaluate(&facts)?;
-            if evaluation.value {
-                return Ok(Verdict::Run);
-            }
-            let inputs = brief_inputs(evaluation.inputs);
-            Ok(Verdict::Skip { expression: condition.text().to_owned(), inputs })
-        };
-        evaluated().unwrap_or_else(|message: String| Verdict::Invalid { message: brief(&message, MESSAGE) })
-    }
-
-    fn facts<'a>(
-        &self,
-        phase: Phase,
-        artifact: &Work,
-        paths: impl Iterator<Item = &'a str>,
-    ) -> Result<Facts, String> {
-        let app = AppDirectory::open(self.site.apps(), &self.order.app).map_err(|error| error.to_string())?;
-        let (_, release) = self.place(phase)?;
-        let release = app.release_path(&release);
-        let left = self.left(phase).map(|(_, left)| left);
-        let manifest = match &left {
-            Some(Left::Work(work)) => Some(work.manifest.clone()),
-            Some(Left::Installed(installed)) => Some(self.manifest(installed)?),
-            None => None,
-        };
-        let named = |outcomes: &BTreeMap<Attempt, &'static str>| -> BTreeMap<StepName, String> {
-            let of_phase = outcomes.iter().filter(|(attempt, _)| attempt.phase == phase);
-            // Ascending: of several attempts the last one counts.
-            of_phase
-                .filter_map(|(attempt, outcome)| {
-                    let step = artifact.plan.steps.get(attempt.step as usize)?;
-                    Some((step.name.clone(), (*outcome).to_owned()))
-                })
-                .collect()
-        };
-        let params = artifact.plan.params.iter();
-        Ok(Facts {
-            artifact: artifact.manifest.version.clone(),
-            previous: manifest.as_ref().map(|manifest| manifest.version.clone()),
-            changes: Changes::between(manifest.as_ref(), &artifact.manifest),
-            environment: self.site.word.environment.clone(),
-            server: self.site.word.server.clone(),
-            labels: self.site.word.labels.clone(),
-            host: self.site.facts.clone(),
-            params: params.filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect(),
-            outcomes: named(&self.outcomes),
-            exists: paths.map(|path| (path.to_owned(), release.join(path).exists())).collect(),
-        })
-    }
-
-    fn manifest(&self, installed: &Installed) -> Result<Manifest, String> {
-        let bytes = self.site.documents().manifest(installed.manifest).map_err(|error| error.to_string())?;
-        let bytes =
-            bytes.ok_or_else(|| format!("the manifest of {} is not on this server", installed.version))?;
-        json::from_slice(&bytes, ArtifactLimits::default().manifest_bytes).map_err(|error| error.to_string())
     }
 
     /// Hashes the release that is to run again, and reads its own plan; nothing of it is believed unseen.
@@ -558,7 +584,7 @@ where
         self.tasks.spawn(async move {
             let input = work.await;
             // Closed only when the deployment is dropped, and then nobody asks.
-            drop(inbox.send(input).await);
+            drop(inbox.send(Message::Input(input)).await);
         });
     }
 
@@ -575,72 +601,6 @@ where
     fn log_path(&self, attempt: Attempt) -> PathBuf {
         self.directory().join(format!("{attempt}.log"))
     }
-}
-
-enum Left<'a> {
-    Installed(&'a Installed),
-    Work(&'a Work),
-}
-
-fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>, boot_id: &str) -> Setting {
-    Setting {
-        order: order.id.clone(),
-        app: order.app.clone(),
-        digest: work.digest,
-        version: work.manifest.version.clone(),
-        way: match &order.order {
-            OrderKind::Return { reason, .. } => Way::Return { because: reason.clone() },
-            OrderKind::Deploy { force, .. } => Way::Deploy {
-                steps: work.plan.steps.clone(),
-                force: *force,
-                published: work.published,
-                number: work.number,
-            },
-            // Carry no artifact; `authorize` gives no work for them.
-            OrderKind::Cancel { .. }
-            | OrderKind::Confirm {}
-            | OrderKind::Decide { .. }
-            | OrderKind::Once { .. } => Way::Return { because: String::new() },
-        },
-        good: memory.good.clone(),
-        before: memory.before.clone(),
-        current,
-        boot_id: boot_id.to_owned(),
-    }
-}
-
-/// The artifact that `current` points at, as far as this server knows it.
-async fn current<F, P, R>(
-    site: &Site<F, P, R>,
-    memory: &Memory,
-    work: &Work,
-) -> Result<Option<Sha256>, JournalError> {
-    let app = &work.manifest.app;
-    let link = AppDirectory::open(site.apps(), app).ok().and_then(|app| app.current().ok().flatten());
-    let Some(release) = link else { return Ok(None) };
-    let installed = [&memory.good, &memory.before].into_iter().flatten();
-    match installed.into_iter().find(|installed| installed.release == release) {
-        Some(installed) => Ok(Some(installed.manifest)),
-        None => site.journal.artifact_in(app, &release).await,
-    }
-}
-
-fn brief(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(most);
-    format!("{}…", text.get(..end).unwrap_or_default())
-}
-
-fn brief_inputs(inputs: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut left = INPUTS_TOLD;
-    let told = |(name, value): (String, String)| {
-        let value = brief(&value, INPUT.min(left));
-        left = left.saturating_sub(value.len());
-        (name, value)
-    };
-    inputs.into_iter().map(told).collect()
 }
 
 fn name_of(result: &StepOutcome) -> &'static str {

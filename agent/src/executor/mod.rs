@@ -7,21 +7,35 @@
 //! | [`staging`] | manifest and pack to a release on disk |
 //! | [`attempts`], [`processes`] | `run` and `shell`, under the supervisor |
 //! | [`steps`] | the kinds that run in the agent |
-//! | [`facts`], [`environment`] | what conditions ask and what steps are given |
+//! | [`control`] | words from outside to a deployment that runs |
+//! | [`clocks`], [`confirm_timer`] | deadlines: in the agent, and outside of it |
+//! | [`foresight`] | what a deployment would run, before anything is done |
+//! | [`facts`], [`conditions`], [`environment`] | what conditions ask and what steps are given |
 
 mod attempts;
+mod clocks;
+mod conditions;
+mod confirm_timer;
+mod control;
 mod deployment;
 mod documents;
 mod environment;
 mod facts;
+mod foresight;
 mod log;
 mod processes;
+mod setting;
 mod site;
 mod staging;
 mod steps;
 
+pub use clocks::boot_ms;
+pub use confirm_timer::ConfirmTimer;
+pub use control::{Inbox, Rejected, Reply, Standing};
 pub use deployment::{Assignment, Deployment, Halt, Origin};
 pub use documents::{Documents, DocumentsError};
 pub use facts::host_facts;
+pub use foresight::{Decision, Foresight, foresee};
 pub use processes::{Created, Exit, Processes, Rejoined, Supervised};
+pub use setting::runs_already;
 pub use site::{Roots, Site};

@@ -14,7 +14,7 @@ use consign_common::{
 };
 use tokio::sync::mpsc;
 
-use super::Documents;
+use super::{ConfirmTimer, Documents};
 use crate::{journal::Journal, ports::Outbound};
 
 /// The trust roots that this server has taken, each checked against the one before.
@@ -41,6 +41,7 @@ pub struct Site<F, P, R> {
     pub facts: HostFacts,
     pub boot_id: String,
     pub clock: Arc<dyn Clock>,
+    pub confirm_timer: ConfirmTimer,
     /// Bytes of one attempt's log.
     pub log_limit: u64,
     pub outbound: mpsc::Sender<Outbound>,

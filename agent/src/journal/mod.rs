@@ -10,7 +10,9 @@ mod ledger;
 mod orders;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 pub use database::{Journal, JournalError};
 pub use events::Record;
 pub use orders::{Accepted, Known, Received};
+pub use waits::Waits;

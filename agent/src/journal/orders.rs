@@ -107,11 +107,21 @@ impl Journal {
         Ok(sequence)
     }
 
-    /// A cancel, confirm or decision was verified: it is the agent's now.
-    pub async fn accept_control(&self, order: &Received) -> Result<(), JournalError> {
+    /// An order about a deployment was verified: it is the agent's now. The same one again, still under way when it came,
+    /// changes nothing; another document under its id is an equivocation.
+    pub async fn accept_control(&self, order: &Received) -> Result<Result<(), Refusal>, JournalError> {
         let mut write = self.write().await?;
-        insert(&mut write, order, None).await?;
-        Ok(write.commit().await?)
+        let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT document FROM orders WHERE id = ?")
+            .bind(order.id.as_str())
+            .fetch_optional(&mut *write)
+            .await?;
+        match stored {
+            None => insert(&mut write, order, None).await?,
+            Some(document) if document == order.document => return Ok(Ok(())),
+            Some(_) => return Ok(Err(Refusal::Equivocation { order: order.id.clone() })),
+        }
+        write.commit().await?;
+        Ok(Ok(()))
     }
 
     /// Keeps why an order was refused, so that the same answer is given when it is sent again. Of one that another took

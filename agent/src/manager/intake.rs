@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use consign_common::{
+    artifact::Manifest,
     digest::Sha256,
-    name::Id,
+    json,
+    limits::ArtifactLimits,
+    name::{Id, StepName},
+    plan::Kind,
     trust::{
-        Order, OrderKind, Refusal,
-        authorize::{Documents, Intent, authorize},
+        Foreseen, Order, OrderKind, Refusal,
+        authorize::{Documents, Intent, Memory, Verified, Work, authorize, authorize_approach},
     },
 };
 
 use crate::{
-    executor::{Assignment, DocumentsError, Origin, Roots, Site},
+    core::{Input, Misfit},
+    executor::{Assignment, DocumentsError, Foresight, Origin, Rejected, Roots, Site, foresee, runs_already},
     journal::{Accepted, JournalError, Received},
     ports::{Fetch, FetchError},
 };
@@ -27,8 +32,12 @@ pub(super) enum Declined {
     Busy { app: String, deployment: Id },
     #[error("the deployment {deployment} has been cancelled often enough")]
     Cancelling { deployment: Id },
-    #[error("there is no deployment {deployment} to cancel on this server")]
+    #[error("no deployment {deployment} goes on here")]
     NotRunning { deployment: Id },
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    #[error("step {step}: the plan foresaw {foreseen}, and here it comes to {found}")]
+    PlanDrift { step: StepName, foreseen: &'static str, found: String },
     #[error("the manifest {digest} could not be fetched: {source}")]
     Fetch { digest: Sha256, source: FetchError },
     #[error(transparent)]
@@ -44,6 +53,8 @@ impl Declined {
             Self::Busy { .. } => "busy",
             Self::Cancelling { .. } => "cancelling",
             Self::NotRunning { .. } => "not-running",
+            Self::Misfit(misfit) => misfit.code(),
+            Self::PlanDrift { .. } => "plan-drift",
             Self::Fetch { .. } => "fetch-failed",
             Self::Documents(DocumentsError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::StorageFull =>
@@ -52,6 +63,32 @@ impl Declined {
             }
             Self::Journal(error) if error.is_full() => "disk-full",
             Self::Documents(_) | Self::Journal(_) => "state-failed",
+        }
+    }
+
+    /// Said once, kept, and said again whenever the order comes again. What only was in the way now may be asked for
+    /// again; and of an equivocation the first order is kept, not the second.
+    pub(super) fn is_kept(&self) -> bool {
+        match self {
+            Self::Rule(refusal) => refusal.code() != "equivocation",
+            Self::PlanDrift { .. } => true,
+            Self::Busy { .. }
+            | Self::Cancelling { .. }
+            | Self::NotRunning { .. }
+            | Self::Misfit(_)
+            | Self::Fetch { .. }
+            | Self::Documents(_)
+            | Self::Journal(_) => false,
+        }
+    }
+}
+
+impl From<Rejected> for Declined {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Misfit(misfit) => Self::Misfit(misfit),
+            Rejected::Rule(refusal) => Self::Rule(refusal),
+            Rejected::Journal(error) => Self::Journal(error),
         }
     }
 }
@@ -64,6 +101,31 @@ pub(super) struct Incoming {
     pub(super) statements: Vec<Vec<u8>>,
     /// Whom TLS authenticated.
     pub(super) connected: String,
+}
+
+/// What was decided on an order, with all that it was decided from. Nothing of it is kept yet.
+struct Judged {
+    work: Verified<Work>,
+    memory: Memory,
+    /// The manifest's bytes.
+    bytes: Vec<u8>,
+    trust_root_version: u64,
+    forecast: Forecast,
+}
+
+/// What is decided for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Order,
+    Query,
+}
+
+/// What an order would come to.
+#[derive(Debug)]
+pub(super) enum Forecast {
+    NoOp,
+    /// With the steps of a deployment.
+    Work(Vec<Foresight>),
 }
 
 impl Incoming {
@@ -83,11 +145,63 @@ impl Incoming {
         }
     }
 
+    /// The word to a deployment that runs; none in an order that begins one.
+    pub(super) fn word(&self) -> Option<Input> {
+        let order = self.order.id.clone();
+        match self.order.order.clone() {
+            OrderKind::Deploy { .. } | OrderKind::Return { .. } => None,
+            OrderKind::Cancel { reason } => Some(Input::Cancel { order, because: reason }),
+            OrderKind::Confirm {} => Some(Input::Confirm { order }),
+            OrderKind::Decide { step, action, reason } => Some(Input::Decide { order, step, action, reason }),
+            OrderKind::Once { step, word } => Some(Input::Once { order, step, word }),
+        }
+    }
+
+    /// The rules that the order alone decides: an app that is not this server's takes no place and fetches nothing.
+    pub(super) async fn approach<F, P, R: Roots>(&self, site: &Site<F, P, R>) -> Result<(), Declined> {
+        let order = &self.order;
+        let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
+        Ok(authorize_approach(order, &self.connected, &site.roots.current(), &site.word, &memory)?)
+    }
+
     /// Fetches what the order names and decides on it. Nothing is journalled yet.
     pub(super) async fn judge<F: Fetch, P, R: Roots>(
         &self,
         site: &Arc<Site<F, P, R>>,
     ) -> Result<Assignment, Declined> {
+        let Judged { work, memory, bytes, trust_root_version, forecast: _ } =
+            self.decide(site, Purpose::Order).await?;
+        // Only now is it known to be what somebody signed.
+        site.documents().keep(&bytes)?;
+        let order = &self.order;
+        let is_deploy = matches!(order.order, OrderKind::Deploy { .. });
+        let accepted = Accepted {
+            order: self.received(site, trust_root_version),
+            manifest: work.get().digest,
+            number: is_deploy.then(|| work.get().number),
+        };
+        Ok(Assignment {
+            deployment: order.deployment.clone(),
+            order: order.clone(),
+            work,
+            memory,
+            origin: Origin::Order(Box::new(accepted)),
+        })
+    }
+
+    /// The same decision, of which nothing is kept.
+    pub(super) async fn forecast<F: Fetch, P, R: Roots>(
+        &self,
+        site: &Arc<Site<F, P, R>>,
+    ) -> Result<Forecast, Declined> {
+        Ok(self.decide(site, Purpose::Query).await?.forecast)
+    }
+
+    async fn decide<F: Fetch, P, R: Roots>(
+        &self,
+        site: &Arc<Site<F, P, R>>,
+        purpose: Purpose,
+    ) -> Result<Judged, Declined> {
         let order = &self.order;
         let digest = match &order.order {
             OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => *manifest,
@@ -99,32 +213,99 @@ impl Incoming {
                 return Err(Refusal::Malformed { what: "order", why }.into());
             }
         };
-        let bytes = match site.documents().manifest(digest)? {
-            Some(bytes) => bytes,
-            None => {
-                let fetched = site.fetch.manifest(digest).await;
-                fetched.map_err(|source| Declined::Fetch { digest, source })?
-            }
-        };
+        let bytes = manifest(site, digest).await?;
         let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
         let root = site.roots.current();
         let intent = Intent::Order { order, connected: &self.connected };
         let documents = Documents { manifest: &bytes, statements: &self.statements };
         let work = authorize(intent, documents, &root, site.host(), &memory, site.now())?;
-        // Only now is it known to be what somebody signed.
-        site.documents().keep(&bytes)?;
-        let is_deploy = matches!(order.order, OrderKind::Deploy { .. });
-        let accepted = Accepted {
-            order: self.received(site, root.version),
-            manifest: digest,
-            number: is_deploy.then(|| work.get().number),
-        };
-        Ok(Assignment {
-            deployment: order.deployment.clone(),
-            order: order.clone(),
-            work,
-            memory,
-            origin: Origin::Order(Box::new(accepted)),
-        })
+        let forecast = self.look_ahead(site, purpose, work.get(), &memory).await?;
+        Ok(Judged { work, memory, bytes, trust_root_version: root.version, forecast })
     }
+
+    /// What it comes to here; refused where that is not what the operator was shown, or wanted.
+    async fn look_ahead<F: Fetch, P, R: Roots>(
+        &self,
+        site: &Arc<Site<F, P, R>>,
+        purpose: Purpose,
+        work: &Work,
+        memory: &Memory,
+    ) -> Result<Forecast, Declined> {
+        match &self.order.order {
+            OrderKind::Deploy { force, skip, plan, .. } => {
+                check_skips(work, skip)?;
+                if !force && runs_already(site, memory, work).await? {
+                    return Ok(Forecast::NoOp);
+                }
+                // Nothing to compare with: what is good now need not be readable to be replaced.
+                if purpose == Purpose::Order && plan.is_empty() {
+                    return Ok(Forecast::Work(Vec::new()));
+                }
+                let previous = match &memory.good {
+                    None => None,
+                    Some(good) => Some(read(good.manifest, &manifest(site, good.manifest).await?)?),
+                };
+                let steps = foresee(site, work, previous.as_ref(), skip);
+                // What the order itself leaves out is no drift.
+                for step in steps.iter().filter(|step| !skip.contains(&step.name)) {
+                    check_foreseen(step, plan.get(&step.name).copied())?;
+                }
+                Ok(Forecast::Work(steps))
+            }
+            OrderKind::Return { skip, .. } => {
+                check_skips(work, skip)?;
+                Ok(Forecast::Work(Vec::new()))
+            }
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => Ok(Forecast::Work(Vec::new())),
+        }
+    }
+}
+
+/// The manifest's bytes, from this server's disk or from the coordinator; not kept.
+async fn manifest<F: Fetch, P, R: Roots>(site: &Site<F, P, R>, digest: Sha256) -> Result<Vec<u8>, Declined> {
+    match site.documents().manifest(digest)? {
+        Some(bytes) => Ok(bytes),
+        None => {
+            let fetched = site.fetch.manifest(digest).await;
+            fetched.map_err(|source| Declined::Fetch { digest, source })
+        }
+    }
+}
+
+fn read(digest: Sha256, bytes: &[u8]) -> Result<Manifest, Declined> {
+    if Sha256::of(bytes) != digest {
+        return Err(Refusal::ManifestDigest { expected: digest }.into());
+    }
+    json::from_slice(bytes, ArtifactLimits::default().manifest_bytes)
+        .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() }.into())
+}
+
+fn check_skips(work: &Work, skip: &[StepName]) -> Result<(), Misfit> {
+    for name in skip {
+        let step = work.plan.steps.iter().find(|step| step.name == *name);
+        let step = step.ok_or_else(|| Misfit::StepUnknown { step: name.clone() })?;
+        if step.kind == Kind::Activate {
+            return Err(Misfit::NotSkippable { step: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn check_foreseen(step: &Foresight, pinned: Option<Foreseen>) -> Result<(), Declined> {
+    let (Some(pinned), Some(found)) = (pinned, step.decision.foreseen()) else { return Ok(()) };
+    if pinned == found {
+        return Ok(());
+    }
+    let foreseen = match pinned {
+        Foreseen::Run => "run",
+        Foreseen::Skip => "skip",
+    };
+    let found = match step.decision.because() {
+        "" => step.decision.as_str().to_owned(),
+        because => format!("{}: {because}", step.decision.as_str()),
+    };
+    Err(Declined::PlanDrift { step: step.name.clone(), foreseen, found })
 }

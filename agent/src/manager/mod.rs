@@ -2,8 +2,11 @@
 //! a time, different apps side by side. After a restart every open deployment goes on from its journal.
 
 mod intake;
+mod overdue;
 mod pump;
+mod queries;
 mod resume;
 mod run;
 
+pub use overdue::{TakenBack, take_back};
 pub use run::{Manager, ManagerError};

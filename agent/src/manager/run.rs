@@ -1,21 +1,12 @@
 //! The loop: what comes from the session, what deployments come to.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use consign_common::{
     deployment::DeploymentOutcome,
     limits::ORDER_BYTES,
     name::{App, Id},
-    trust::{
-        Order, OrderKind,
-        authorize::{authorize_approach, authorize_control},
-    },
+    trust::{Order, authorize::authorize_control},
 };
 use tokio::{
     sync::mpsc,
@@ -25,11 +16,12 @@ use tokio::{
 use super::{
     intake::{Declined, Incoming},
     pump::Pump,
+    queries::Queries,
     resume::resume,
 };
 use crate::{
     core::Input,
-    executor::{Assignment, Deployment, Halt, Processes, Roots, Site},
+    executor::{Assignment, Deployment, Halt, Inbox, Processes, Rejected, Reply, Roots, Site, Standing},
     journal::{JournalError, Known},
     ports::{Fetch, Inbound, Outbound},
 };
@@ -54,27 +46,53 @@ struct Slot {
     deployment: Id,
     order: Id,
     /// Present once it runs.
-    inbox: Option<mpsc::Sender<Input>>,
+    inbox: Option<Inbox>,
     /// Came before it ran.
     cancel: Option<Input>,
     /// Cancels that it was given.
     cancels: u32,
-    /// The deployment has ended, and tidies up.
-    ending: Arc<AtomicBool>,
-    /// Came while it tidied up.
+    standing: Arc<Standing>,
+    /// Came while it tidied up, or waited for a decision.
     next: Option<Box<Incoming>>,
 }
 
 impl Slot {
     fn new(deployment: Id, order: Id) -> Self {
-        Self { deployment, order, inbox: None, cancel: None, cancels: 0, ending: Arc::default(), next: None }
+        let standing = Arc::default();
+        Self { deployment, order, inbox: None, cancel: None, cancels: 0, standing, next: None }
+    }
+}
+
+impl Slot {
+    /// Its deployment waits for a decision, and no order waits for its end yet.
+    fn gives_way(&self) -> bool {
+        self.standing.undecided() && self.next.is_none()
     }
 }
 
 #[derive(Debug)]
 enum Done {
-    Judged { app: App, incoming: Box<Incoming>, result: Result<Box<Assignment>, Declined> },
-    Ended { app: App, deployment: Id, result: Result<DeploymentOutcome, Halt> },
+    Judged {
+        app: App,
+        incoming: Box<Incoming>,
+        result: Result<Box<Assignment>, Declined>,
+    },
+    /// A word reached its deployment; `None` where that ended without an answer.
+    Heard {
+        incoming: Box<Incoming>,
+        answer: Option<Result<(), Rejected>>,
+    },
+    /// The deployment in the app's place was told to give way to another order.
+    ToldToGiveWay {
+        app: App,
+        deployment: Id,
+        answer: Option<Result<(), Rejected>>,
+    },
+    Ended {
+        app: App,
+        deployment: Id,
+        result: Result<DeploymentOutcome, Halt>,
+    },
     Pumped(Result<(), JournalError>),
 }
 
@@ -84,6 +102,7 @@ pub struct Manager<F, P, R> {
     slots: BTreeMap<App, Slot>,
     tasks: JoinSet<Done>,
     pump: Pump,
+    queries: Queries,
 }
 
 impl<F, P, R> Manager<F, P, R>
@@ -94,7 +113,7 @@ where
 {
     pub fn new(site: Arc<Site<F, P, R>>) -> Self {
         let pump = Pump::new(site.journal.appended());
-        Self { site, slots: BTreeMap::new(), tasks: JoinSet::new(), pump }
+        Self { site, slots: BTreeMap::new(), tasks: JoinSet::new(), pump, queries: Queries::default() }
     }
 
     /// Goes on with what is open, then serves `inbound` until it is closed. What runs then goes on under its supervisor.
@@ -116,6 +135,7 @@ where
                     None => return Ok(()),
                 },
                 Some(done) = self.tasks.join_next() => self.done(done?).await?,
+                () = self.queries.ended(), if !self.queries.is_empty() => {}
             }
         }
     }
@@ -124,6 +144,10 @@ where
         match message {
             Inbound::Order { document, statements, connected } => {
                 self.order(document, statements, connected).await
+            }
+            Inbound::Query { query, document, statements, connected } => {
+                self.queries.ask(&self.site, query, document, statements, connected);
+                Ok(())
             }
             Inbound::EventAck { deployment, sequence } => {
                 // Unrecorded it is only sent again.
@@ -161,23 +185,16 @@ where
                 let order = incoming.order.id.clone();
                 self.site.tell(Outbound::Refused { order, code, message });
             }
-            // Everything about it that is not acknowledged goes up with the next session anyway. But a cancel may have
-            // been taken by an agent that died before the deployment heard of it.
+            // Everything about it that is not acknowledged goes up with the next session anyway. But a word about a
+            // deployment may have been taken by an agent that died before the deployment heard of it.
             Ok(Some(Known::Accepted)) => {
-                if let OrderKind::Cancel { reason } = &incoming.order.order {
-                    let because = reason.clone();
-                    self.cancel(&incoming, because).await;
+                if let Some(word) = incoming.word() {
+                    self.pass_on(incoming, word).await;
                 }
             }
-            Ok(None) => match &incoming.order.order {
-                OrderKind::Deploy { .. } | OrderKind::Return { .. } => self.approach(incoming).await?,
-                OrderKind::Cancel { reason } => {
-                    let because = reason.clone();
-                    self.control(incoming, because).await?;
-                }
-                OrderKind::Confirm {} | OrderKind::Decide { .. } | OrderKind::Once { .. } => {
-                    self.control(incoming, String::new()).await?;
-                }
+            Ok(None) => match incoming.word() {
+                None => self.approach(incoming).await?,
+                Some(word) => self.control(incoming, word).await?,
             },
         }
         Ok(())
@@ -185,13 +202,10 @@ where
 
     /// What the order alone decides comes first: an app that is not this server's takes no place and fetches nothing.
     async fn approach(&mut self, incoming: Incoming) -> Result<(), ManagerError> {
-        let order = &incoming.order;
-        let memory = self.site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
-        let root = self.site.roots.current();
-        let connected = &incoming.connected;
-        match authorize_approach(order, connected, &root, &self.site.word, &memory) {
+        match incoming.approach(&self.site).await {
             Ok(()) => self.judge(incoming).await,
-            Err(refusal) => self.decline(&incoming, &Declined::Rule(refusal)).await,
+            Err(Declined::Journal(error)) => Err(error.into()),
+            Err(declined) => self.decline(&incoming, &declined).await,
         }
     }
 
@@ -199,9 +213,20 @@ where
     async fn judge(&mut self, incoming: Incoming) -> Result<(), ManagerError> {
         let app = incoming.order.app.clone();
         if let Some(slot) = self.slots.get_mut(&app) {
-            if slot.ending.load(Ordering::Acquire) && slot.next.is_none() {
+            let known = |next: &Incoming| next.order.id == incoming.order.id;
+            if slot.order == incoming.order.id || slot.next.as_deref().is_some_and(known) {
+                return Ok(());
+            }
+            if slot.standing.ending() && slot.next.is_none() {
                 slot.next = Some(Box::new(incoming));
-            } else if slot.order != incoming.order.id {
+            } else if let Some(inbox) = slot.inbox.clone().filter(|_| slot.gives_way()) {
+                slot.next = Some(Box::new(incoming));
+                let deployment = slot.deployment.clone();
+                let reply = inbox.say(Input::GiveUp, None).await;
+                self.tasks.spawn(async move {
+                    Done::ToldToGiveWay { app, deployment, answer: reply.answer().await }
+                });
+            } else {
                 let deployment = slot.deployment.clone();
                 let busy = Declined::Busy { app: app.to_string(), deployment };
                 self.decline(&incoming, &busy).await?;
@@ -218,42 +243,57 @@ where
         Ok(())
     }
 
-    /// Cancel; confirm and decide are refused by name.
-    async fn control(&mut self, incoming: Incoming, because: String) -> Result<(), ManagerError> {
+    /// A word about a deployment that runs. A cancel is kept for one that is still being judged.
+    async fn control(&mut self, incoming: Incoming, word: Input) -> Result<(), ManagerError> {
         let order = &incoming.order;
         let memory = self.site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
         let root = self.site.roots.current();
         if let Err(refusal) = authorize_control(order, &incoming.connected, &root, &self.site.word, &memory) {
             return self.decline(&incoming, &Declined::Rule(refusal)).await;
         }
-        let deployment = order.deployment.clone();
-        match self.slots.get(&order.app).filter(|slot| slot.deployment == deployment) {
-            None => return self.decline(&incoming, &Declined::NotRunning { deployment }).await,
-            Some(slot) if slot.cancels >= CANCELS => {
-                return self.decline(&incoming, &Declined::Cancelling { deployment }).await;
-            }
-            Some(_) => {}
-        }
         let received = incoming.received(&self.site, root.version);
-        match self.site.journal.accept_control(&received).await {
-            Err(error) if error.is_full() => return self.decline(&incoming, &error.into()).await,
-            accepted => accepted?,
+        let deployment = order.deployment.clone();
+        let is_cancel = matches!(word, Input::Cancel { .. });
+        let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == deployment);
+        let Some(slot) = slot.filter(|slot| slot.inbox.is_some() || is_cancel) else {
+            return self.decline(&incoming, &Declined::NotRunning { deployment }).await;
+        };
+        if is_cancel && slot.cancels >= CANCELS {
+            return self.decline(&incoming, &Declined::Cancelling { deployment }).await;
         }
-        self.cancel(&incoming, because).await;
-        Ok(())
+        slot.cancels += u32::from(is_cancel);
+        if let Some(inbox) = slot.inbox.clone() {
+            let reply = inbox.say(word, Some(received)).await;
+            self.hear(incoming, reply);
+            return Ok(());
+        }
+        match self.site.journal.accept_control(&received).await {
+            Err(error) if error.is_full() => self.decline(&incoming, &error.into()).await,
+            Err(error) => Err(error.into()),
+            Ok(Err(refusal)) => self.decline(&incoming, &Declined::Rule(refusal)).await,
+            Ok(Ok(())) => {
+                slot.cancel = Some(word);
+                Ok(())
+            }
+        }
     }
 
-    async fn cancel(&mut self, incoming: &Incoming, because: String) {
+    /// One that was taken before: it counts once, whatever becomes of it now.
+    async fn pass_on(&mut self, incoming: Incoming, word: Input) {
         let order = &incoming.order;
         let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == order.deployment);
-        let Some(slot) = slot.filter(|slot| slot.cancels < CANCELS) else { return };
-        slot.cancels += 1;
-        let input = Input::Cancel { order: order.id.clone(), because };
-        match &slot.inbox {
-            // Full only while the deployment itself is stuck on the disk; then the cancel waits, as all does.
-            Some(inbox) => drop(inbox.send(input).await),
-            None => slot.cancel = Some(input),
+        let Some(slot) = slot else { return };
+        if let Some(inbox) = slot.inbox.clone() {
+            let reply = inbox.say(word, None).await;
+            self.hear(incoming, reply);
+        } else if matches!(word, Input::Cancel { .. }) {
+            slot.cancel = Some(word);
         }
+    }
+
+    fn hear(&mut self, incoming: Incoming, reply: Reply) {
+        let incoming = Box::new(incoming);
+        self.tasks.spawn(async move { Done::Heard { incoming, answer: reply.answer().await } });
     }
 
     async fn done(&mut self, done: Done) -> Result<(), ManagerError> {
@@ -271,6 +311,26 @@ where
             Done::Judged { app, result: Err(declined), incoming } => {
                 self.slots.remove(&app);
                 self.decline(&incoming, &declined).await
+            }
+            Done::Heard { answer: Some(Ok(())), .. } => Ok(()),
+            Done::Heard { incoming, answer: Some(Err(rejected)) } => {
+                self.decline(&incoming, &rejected.into()).await
+            }
+            Done::Heard { incoming, answer: None } => {
+                let deployment = incoming.order.deployment.clone();
+                self.decline(&incoming, &Declined::NotRunning { deployment }).await
+            }
+            // Where it gives way, its end is what counts.
+            Done::ToldToGiveWay { answer: Some(Ok(())) | None, .. } => Ok(()),
+            Done::ToldToGiveWay { app, deployment, answer: Some(Err(_)) } => {
+                let slot = self.slots.get_mut(&app).filter(|slot| slot.deployment == deployment);
+                match slot.and_then(|slot| slot.next.take()) {
+                    // It was decided in the meantime, and goes on.
+                    Some(incoming) => {
+                        self.decline(&incoming, &Declined::Busy { app: app.to_string(), deployment }).await
+                    }
+                    None => Ok(()),
+                }
             }
             Done::Ended { app, deployment, result } => {
                 let next = self.slots.remove(&app).and_then(|slot| slot.next);
@@ -292,11 +352,11 @@ where
         if let Some(slot) = self.slots.get_mut(&app) {
             let inbox = deployment.inbox();
             if let Some(cancel) = slot.cancel.take() {
-                // The first message of a channel that is empty.
-                drop(inbox.send(cancel).await);
+                // The first message of a channel that is empty; it was made durable when it came.
+                drop(inbox.say(cancel, None).await);
             }
             slot.inbox = Some(inbox);
-            slot.ending = deployment.ending();
+            slot.standing = deployment.standing();
         }
         self.tasks
             .spawn(async move { Done::Ended { app, deployment: id, result: deployment.drive().await } });
@@ -306,11 +366,7 @@ where
     async fn decline(&self, incoming: &Incoming, declined: &Declined) -> Result<(), ManagerError> {
         let (code, message) = (declined.code(), declined.to_string());
         tracing::warn!(order = %incoming.order.id, code, message, "order refused");
-        // What a rule says stays said. What only was in the way now may be asked for again; and of an equivocation the
-        // first order is kept, not the second.
-        if let Declined::Rule(refusal) = declined
-            && refusal.code() != "equivocation"
-        {
+        if declined.is_kept() {
             let received = incoming.received(&self.site, self.site.roots.current().version);
             unless_full(self.site.journal.refuse(&received, code, &message).await)?;
         }

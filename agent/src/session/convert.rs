@@ -6,10 +6,11 @@ use consign_common::{
     trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE},
 };
 use consign_proto::v1::{
-    AgentMessage, AppState, Event, Heartbeat, Hello, Refused, TrustRootTaken, agent_message::Kind,
+    AgentMessage, Answer as Answered, AppState, Event, Heartbeat, Hello, PlannedStep, Refused,
+    TrustRootTaken, agent_message::Kind,
 };
 
-use crate::ports::{AppReport, Outbound};
+use crate::ports::{Answer, AppReport, Outbound};
 
 /// Raised with every addition to the wire; two versions of skew work both ways.
 pub(super) const PROTOCOL: u32 = 1;
@@ -68,7 +69,25 @@ pub(super) fn outbound(outbound: Outbound) -> AgentMessage {
         Outbound::Refused { order, code, message } => {
             Kind::Refused(Refused { order: order.into(), code, message })
         }
+        Outbound::Answer { query, answer } => Kind::Answer(answered(query, answer)),
     })
+}
+
+fn answered(query: String, answer: Answer) -> Answered {
+    let answered = Answered { query, ..Answered::default() };
+    match answer {
+        Answer::Refused { code, message } => Answered { code, message, ..answered },
+        Answer::NoOp => Answered { no_op: true, ..answered },
+        Answer::Accepted { steps } => {
+            let step = |step: crate::ports::PlannedStep| PlannedStep {
+                name: step.name,
+                kind: step.kind.into(),
+                decision: step.decision.into(),
+                because: step.because,
+            };
+            Answered { steps: steps.into_iter().map(step).collect(), ..answered }
+        }
+    }
 }
 
 pub(super) fn trust_root_taken(version: u64, error: String) -> AgentMessage {

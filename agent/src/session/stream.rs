@@ -10,8 +10,8 @@ use consign_common::{
     time::{Clock as _, SystemClock},
 };
 use consign_proto::v1::{
-    AgentMessage, CoordinatorMessage, Order, TrustRoots as Offered, Welcome, agents_client::AgentsClient,
-    coordinator_message::Kind,
+    AgentMessage, CoordinatorMessage, Order, Query, TrustRoots as Offered, Welcome,
+    agents_client::AgentsClient, coordinator_message::Kind,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -35,6 +35,8 @@ const WELCOME_WITHIN: Duration = Duration::from_secs(20);
 /// Heartbeat intervals without a message after which the line is given up.
 const SILENT_INTERVALS: u32 = 3;
 const SKEW: u32 = 2;
+/// The coordinator's name for a query; it is sent back as it came.
+const QUERY_ID_BYTES: usize = 64;
 
 /// Why a session ended, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +222,19 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
         }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
-        Some(Kind::Heartbeat(_) | Kind::Query(_)) => Ok(Received::Nothing),
+        Some(Kind::Query(Query { id, order })) => {
+            let Order { document, statements } = order.ok_or("a query about no order")?;
+            if id.is_empty() || id.len() > QUERY_ID_BYTES || statements.len() > STATEMENTS {
+                return Err("a query whose id or statements are more than is allowed");
+            }
+            Ok(Received::ForManager(Inbound::Query {
+                query: id,
+                document: document.into(),
+                statements: statements.into_iter().map(Vec::from).collect(),
+                connected: coordinator.into(),
+            }))
+        }
+        Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
         Some(Kind::Welcome(_)) => Err("a second welcome"),
         // A kind that a newer coordinator knows.
         None => Ok(Received::Nothing),
@@ -267,7 +281,7 @@ fn begins_or_ends_a_log(said: &Outbound) -> bool {
             | Event::Confirmed { .. }
             | Event::Unconfirmed { .. } => false,
         },
-        Outbound::Refused { .. } => false,
+        Outbound::Refused { .. } | Outbound::Answer { .. } => false,
     }
 }
 

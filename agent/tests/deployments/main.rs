@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
+mod confirm;
 mod hostile;
+mod preview;
 mod unlucky;
+mod waits;
 mod world;
 
 use std::fs;
@@ -177,12 +180,16 @@ async fn a_step_whose_supervisor_is_lost_is_unknown_and_nothing_of_it_is_left() 
     agent.kill().await;
     world.kill_supervisor(&order.deployment);
     let mut agent = world.start().await;
-    let DeploymentOutcome::Unknown { step, .. } = agent.outcome().await else { panic!("known") };
-    assert_eq!(step, "wait");
+    agent.until(|event| matches!(event, Event::Undecided { step: 0, .. })).await;
     fs::write(world.path("effects/log.go"), "").unwrap();
-    // Only a new deployment may follow; the step that was lost is gone by then.
+    // Another order does not wait for a decision; the step that was lost is gone by then.
     agent.give(world.deploy(&world.publish("2.0.0", &[("index", "two")], WAITS))).await;
-    assert_eq!(agent.outcome().await, succeeded());
+    let unknown = agent.until(|event| matches!(event, Event::Ended { .. })).await;
+    let Event::Ended { result: DeploymentOutcome::Unknown { step, .. } } = unknown else {
+        panic!("{unknown:?}")
+    };
+    assert_eq!(step, "wait");
+    assert_eq!(agent.ended().await, succeeded());
     assert_eq!(world.effects(), ["begin", "begin", "end"]);
     agent.kill().await;
 }
@@ -206,6 +213,7 @@ async fn a_cancel_ends_the_step_and_removes_what_was_staged() {
         match agent.hear().await {
             Outbound::Event { body, .. } => events.push(body),
             Outbound::Refused { code, .. } => busy |= code == "busy",
+            Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
         }
     }
     assert!(busy);
@@ -234,7 +242,7 @@ async fn what_the_coordinator_lost_comes_again_in_order() {
     for expected in first.1.iter().skip(2).chain(&second.1) {
         match agent.hear().await {
             Outbound::Event { body, .. } => assert_eq!(body, *expected),
-            Outbound::Refused { code, .. } => panic!("refused: {code}"),
+            other @ (Outbound::Refused { .. } | Outbound::Answer { .. }) => panic!("no event: {other:?}"),
         }
     }
     agent.kill().await;

@@ -5,18 +5,22 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use consign_agent::{
-    executor::{Processes, Roots, Site, Supervised, host_facts},
+    config::{AgentSection, Config},
+    executor::{ConfirmTimer, Processes, Roots, Site, Supervised, host_facts},
+    identity::roots::file,
     journal::Journal,
     manager::{Manager, ManagerError},
     ports::{Fetch, FetchError, Inbound, Outbound},
+    state::StatePaths,
     supervisor::{DEFAULT_LOG_LIMIT, ExitRecord, Launcher},
 };
 use consign_common::{
@@ -26,10 +30,11 @@ use consign_common::{
     limits::ArtifactLimits,
     name::Id,
     time::{Clock as _, SystemClock},
+    tls::{self, Ca},
     trust::{
         Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Order, OrderKind, OrderingNumber,
         Predicate, Privilege, Published, RoleKeys, STATEMENT_TYPE, Scheme, ServersWord, SigningKey,
-        Statement, Subject, TrustRoot,
+        Statement, Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
     },
 };
 use tempfile::TempDir;
@@ -63,11 +68,16 @@ pub(crate) struct Shelf {
     artifacts: Arc<Mutex<BTreeMap<Sha256, Shelved>>>,
     pub(crate) packs_fetched: Arc<AtomicUsize>,
     pub(crate) manifests_fetched: Arc<AtomicUsize>,
+    /// Manifests never come.
+    pub(crate) silent: Arc<AtomicBool>,
 }
 
 impl Fetch for Shelf {
     async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, FetchError> {
         self.manifests_fetched.fetch_add(1, Ordering::Relaxed);
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let artifacts = self.artifacts.lock().unwrap();
         let found = artifacts.get(&digest).map(|shelved| shelved.manifest.clone());
         found.ok_or_else(|| FetchError::NotFound(digest.to_string()))
@@ -107,7 +117,7 @@ impl Shelf {
 
 pub(crate) struct Artifact {
     pub(crate) digest: Sha256,
-    statements: Vec<Vec<u8>>,
+    pub(crate) statements: Vec<Vec<u8>>,
 }
 
 pub(crate) struct World {
@@ -123,7 +133,7 @@ pub(crate) struct Agent {
     pub(crate) inbound: mpsc::Sender<Inbound>,
     outbound: mpsc::Receiver<Outbound>,
     task: JoinHandle<Result<(), ManagerError>>,
-    journal: Journal,
+    pub(crate) journal: Journal,
 }
 
 impl World {
@@ -256,12 +266,75 @@ impl World {
         self.send(&self.order(kind), artifact)
     }
 
+    /// An order about a deployment.
+    pub(crate) fn about(&self, deployment: &Id, kind: OrderKind) -> Inbound {
+        self.send_alone(&Order { deployment: deployment.clone(), ..self.order(kind) })
+    }
+
+    /// Without statements.
+    pub(crate) fn send_alone(&self, order: &Order) -> Inbound {
+        Inbound::Order { document: order.to_vec(), statements: Vec::new(), connected: COORDINATOR.into() }
+    }
+
     pub(crate) fn send(&self, order: &Order, artifact: &Artifact) -> Inbound {
         Inbound::Order {
             document: order.to_vec(),
             statements: artifact.statements.clone(),
             connected: COORDINATOR.into(),
         }
+    }
+
+    pub(crate) fn ask(&self, query: &str, order: &Order, artifact: &Artifact) -> Inbound {
+        Inbound::Query {
+            query: query.into(),
+            document: order.to_vec(),
+            statements: artifact.statements.clone(),
+            connected: COORDINATOR.into(),
+        }
+    }
+
+    /// What enrolment would have left, for the program itself.
+    pub(crate) fn enrolled(&self) {
+        let envelope = Envelope::sign(TRUST_ROOT_TYPE, self.root.to_payload(), &[&self.publisher]).to_vec();
+        let pin = TrustRootPin { version: 1, sha256: TrustRoot::pin(&envelope).unwrap() };
+        let roots = StatePaths::new(&self.path("state")).trust_roots();
+        fs::create_dir_all(&roots).unwrap();
+        fs::write(file(&roots, 1), &envelope).unwrap();
+        let allowance = Allowance { app: "shop".parse().unwrap(), users: vec!["root".into()], units: vec![] };
+        let config = Config {
+            agent: AgentSection {
+                coordinator: vec!["127.0.0.1:1".into()],
+                ca: Sha256::of(b"ca"),
+                trust_root: pin,
+                state: self.path("state"),
+                apps: self.path("apps"),
+                log_limit: DEFAULT_LOG_LIMIT,
+            },
+            word: ServersWord {
+                server: "web-1".parse().unwrap(),
+                environment: "production".parse().unwrap(),
+                labels: BTreeMap::new(),
+                allowances: vec![allowance],
+            },
+        };
+        fs::write(self.path("agent.toml"), config.to_toml().unwrap()).unwrap();
+        let ca = Ca::generate(COORDINATOR, SystemClock.now()).unwrap();
+        let subject = tls::Subject::Agent { server: "web-1".parse().unwrap(), uid: self.id() };
+        let hour = Duration::from_secs(3600);
+        let identity = ca.issue_identity(&subject, SystemClock.now(), hour).unwrap();
+        identity.write(&StatePaths::new(&self.path("state")).identity()).unwrap();
+    }
+
+    /// What the program itself says, on this server.
+    pub(crate) fn program(&self, command: &str) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_consign-agent"))
+            .arg("--config")
+            .arg(self.path("agent.toml"))
+            .arg(command)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) async fn start(&self) -> Agent {
@@ -291,6 +364,7 @@ impl World {
             facts: host_facts(),
             boot_id: boot_id.to_owned(),
             clock: Arc::new(SystemClock),
+            confirm_timer: ConfirmTimer::None,
             log_limit: DEFAULT_LOG_LIMIT,
             outbound: events,
         };
@@ -377,6 +451,24 @@ impl Agent {
         }
     }
 
+    /// The next event of any deployment that is as wanted.
+    pub(crate) async fn until(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            match self.hear().await {
+                Outbound::Event { body, .. } if wanted(&body) => return body,
+                Outbound::Event { .. } => {}
+                other @ (Outbound::Refused { .. } | Outbound::Answer { .. }) => panic!("no event: {other:?}"),
+            }
+        }
+    }
+
+    /// How the next deployment ends.
+    pub(crate) async fn ended(&mut self) -> DeploymentOutcome {
+        let end = self.until(|event| matches!(event, Event::Ended { .. })).await;
+        let Event::Ended { result } = end else { unreachable!("it is the end") };
+        result
+    }
+
     /// All events up to the end, checked to come in their order, and acknowledged.
     pub(crate) async fn events(&mut self) -> Vec<Event> {
         let (deployment, events) = self.unacknowledged().await;
@@ -397,6 +489,7 @@ impl Agent {
                     }
                 }
                 Outbound::Refused { code, message, .. } => panic!("refused: {code}: {message}; {events:?}"),
+                Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
             }
         }
     }
@@ -412,6 +505,7 @@ impl Agent {
         match self.hear().await {
             Outbound::Refused { code, message, .. } => (code, message),
             Outbound::Event { body, .. } => panic!("not refused: {body:?}"),
+            Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Phase;
+use crate::{name::ServerName, plan::Phase};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case", deny_unknown_fields)]
@@ -123,6 +123,11 @@ impl fmt::Display for Failure {
 /// The record of a step that is not for this phase reads like a condition: this expression, with this input.
 const PHASE: &str = "phase";
 const PHASE_IN: &str = "phase in [";
+/// Likewise of one that an operator leaves out, and of one that ran on another server.
+const OPERATOR: &str = "operator";
+const REASON: &str = "reason";
+const ONCE: &str = "once";
+const RAN_ON: &str = "ran on";
 
 impl StepOutcome {
     /// A step that is only for the phases `on`.
@@ -130,6 +135,16 @@ impl StepOutcome {
         let on: Vec<_> = on.iter().map(|phase| format!("'{}'", phase.as_str())).collect();
         let inputs = BTreeMap::from([(PHASE.to_owned(), phase.as_str().to_owned())]);
         (format!("{PHASE_IN}{}]", on.join(", ")), inputs)
+    }
+
+    /// A step that an operator leaves out.
+    pub fn left_out(reason: &str) -> (String, BTreeMap<String, String>) {
+        (OPERATOR.to_owned(), BTreeMap::from([(REASON.to_owned(), reason.to_owned())]))
+    }
+
+    /// A `once` step that ran on this server of the rollout.
+    pub fn ran_on(server: &ServerName) -> (String, BTreeMap<String, String>) {
+        (ONCE.to_owned(), BTreeMap::from([(RAN_ON.to_owned(), server.to_string())]))
     }
 }
 
@@ -141,6 +156,12 @@ impl fmt::Display for StepOutcome {
                 if let Some(phase) = inputs.get(PHASE).filter(|_| expression.starts_with(PHASE_IN)) {
                     let what = if phase == Phase::Deploy.as_str() { "deployment" } else { phase.as_str() };
                     return write!(f, "skipped: not for a {what}");
+                }
+                if let Some(reason) = inputs.get(REASON).filter(|_| expression == OPERATOR) {
+                    return write!(f, "skipped: by an operator: {reason}");
+                }
+                if let Some(server) = inputs.get(RAN_ON).filter(|_| expression == ONCE) {
+                    return write!(f, "skipped: ran once, on {server}");
                 }
                 write!(f, "skipped: {expression} is false")?;
                 let mut separator = " with ";
@@ -197,6 +218,12 @@ mod tests {
             (Phase::Deploy, Phase::Return, "skipped: not for a deployment"),
         ] {
             let (expression, inputs) = StepOutcome::not_for(phase, &[on]);
+            assert_eq!(StepOutcome::Skipped { expression, inputs }.to_string(), text);
+        }
+        for ((expression, inputs), text) in [
+            (StepOutcome::left_out("done by hand"), "skipped: by an operator: done by hand"),
+            (StepOutcome::ran_on(&"web-2".parse().unwrap()), "skipped: ran once, on web-2"),
+        ] {
             assert_eq!(StepOutcome::Skipped { expression, inputs }.to_string(), text);
         }
     }

@@ -62,17 +62,32 @@ pub(super) fn step(mut fields: Fields<'_, '_>, scope: &Scope<'_>, problems: &mut
         }
     }
     let on = on.unwrap_or(if process { vec![Phase::Deploy] } else { vec![Phase::Deploy, Phase::Return] });
+    let (once, always) = (once.unwrap_or_default(), always.unwrap_or_default());
+    if once {
+        for (wrong, why) in [
+            (!process, "`once` is for `run` and `shell`: every server needs the others for itself"),
+            (
+                process && on.contains(&Phase::Return),
+                "a `once` step is for `on = [\"deploy\"]`: a return asks nobody",
+            ),
+            (always, "a `once` step is not `always`: what cleans up waits for nobody"),
+        ] {
+            if wrong {
+                problems.add(span.clone(), why);
+            }
+        }
+    }
     Some(Step {
         name,
         kind,
         when,
-        once: once.unwrap_or_default(),
+        once,
         user,
         env,
         timeout,
         retry,
         if_fails,
-        always: always.unwrap_or_default(),
+        always,
         on,
         leaves: leaves.unwrap_or_default(),
         tty: tty.unwrap_or_default(),

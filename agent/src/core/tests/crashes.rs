@@ -1,15 +1,20 @@
 //! The invariants (write-ahead, at most once, no lost step, order) over random plans, outcomes, cancels and crashes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, time::Duration};
 
 use consign_common::{
-    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome},
+    deployment::{DeploymentOutcome, StepOutcome},
+    name::StepName,
     plan::{FailurePolicy, Phase, Retry, Step},
+    trust::{DecisionAction, Foreseen, OnceWord},
 };
 use proptest::prelude::*;
 
-use super::world::{World, activate, check, deploy, failed, run, when};
-use crate::core::{Verdict, Way};
+use super::{
+    invariants::check_invariants,
+    world::{Word, World, activate, check, deploy, failed, id, run, when},
+};
+use crate::core::{Input, Verdict, Way};
 
 fn any_step(index: usize) -> impl Strategy<Value = Step> {
     let kind = prop_oneof![3 => Just(run("x")), 1 => Just(check("x")), 1 => Just(activate())];
@@ -17,8 +22,9 @@ fn any_step(index: usize) -> impl Strategy<Value = Step> {
         4 => Just(FailurePolicy::Return), 1 => Just(FailurePolicy::Stop), 1 => Just(FailurePolicy::Continue)
     ];
     let retry = prop_oneof![3 => Just(Retry::Never), 1 => (2u32..4).prop_map(Retry::Attempts)];
-    (kind, policy, retry, prop::bool::weighted(0.2), prop::bool::weighted(0.3), prop::bool::weighted(0.2))
-        .prop_map(move |(mut step, policy, retry, always, condition, both)| {
+    let flag = prop::bool::weighted;
+    (kind, policy, retry, flag(0.2), flag(0.3), flag(0.2), flag(0.2)).prop_map(
+        move |(mut step, policy, retry, always, condition, both, once)| {
             step.name = format!("s{index}").parse().unwrap();
             step.if_fails = policy;
             step.retry = retry;
@@ -27,8 +33,10 @@ fn any_step(index: usize) -> impl Strategy<Value = Step> {
             if both {
                 step.on = vec![Phase::Deploy, Phase::Return];
             }
+            step.once = once && step.kind.is_process() && !always && !both;
             step
-        })
+        },
+    )
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
@@ -55,6 +63,64 @@ fn any_verdicts() -> impl Strategy<Value = BTreeMap<(Phase, u32), Verdict>> {
     prop::collection::btree_map((phase, 0u32..7), verdict, 0..3)
 }
 
+fn any_words() -> impl Strategy<Value = Vec<Word>> {
+    let server = "web-2".parse().unwrap();
+    let once = prop_oneof![
+        2 => Just(OnceWord::Run {}),
+        1 => Just(OnceWord::Done { server: "web-2".parse().unwrap() }),
+        1 => Just(OnceWord::Failed { server, because: "exit code 2".into() })
+    ];
+    let decision = prop_oneof![
+        Just(DecisionAction::Skip),
+        Just(DecisionAction::Done),
+        Just(DecisionAction::Failed),
+        Just(DecisionAction::Again)
+    ];
+    let word = (once, decision, prop::bool::weighted(0.6)).prop_map(|(once, decision, confirmed)| Word {
+        once,
+        decision,
+        confirmed,
+    });
+    prop::collection::vec(word, 0..8)
+}
+
+fn step_name(index: usize) -> StepName {
+    format!("s{index}").parse().unwrap()
+}
+
+fn any_pins() -> impl Strategy<Value = BTreeMap<StepName, Foreseen>> {
+    let foreseen = prop_oneof![3 => Just(Foreseen::Run), 1 => Just(Foreseen::Skip)];
+    prop::collection::btree_map((0usize..7).prop_map(step_name), foreseen, 0..3)
+}
+
+/// What operators say of the deployment.
+#[derive(Clone, Debug)]
+struct Will {
+    words: Vec<Word>,
+    skips: Vec<StepName>,
+    pinned: BTreeMap<StepName, Foreseen>,
+    confirm: Option<Duration>,
+}
+
+fn any_will() -> impl Strategy<Value = Will> {
+    let skips = prop::collection::vec((0usize..7).prop_map(step_name), 0..2);
+    let confirm = prop::option::weighted(0.4, Just(Duration::from_secs(300)));
+    (any_words(), skips, prop_oneof![2 => Just(BTreeMap::new()), 1 => any_pins()], confirm)
+        .prop_map(|(words, skips, pinned, confirm)| Will { words, skips, pinned, confirm })
+}
+
+/// What dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Agent,
+    WithSupervisor,
+    Server,
+}
+
+fn any_death() -> impl Strategy<Value = Death> {
+    prop_oneof![6 => Just(Death::Agent), 1 => Just(Death::WithSupervisor), 1 => Just(Death::Server)]
+}
+
 #[derive(Clone, Debug)]
 struct Case {
     steps: Vec<Step>,
@@ -63,41 +129,51 @@ struct Case {
     verdicts: BTreeMap<(Phase, u32), Verdict>,
     rollback: bool,
     good: bool,
-    /// After how many ticks the agent dies, counted from the last death; and whether the supervisor dies with it.
-    crashes: Vec<(usize, bool)>,
+    will: Will,
+    /// After how many ticks the agent dies, counted from the last death.
+    crashes: Vec<(usize, Death)>,
     cancel: Option<usize>,
     /// The files of what is returned to are damaged.
     damaged: bool,
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
-    let crashes = prop::collection::vec((0usize..40, prop::bool::weighted(0.2)), 0..6);
+    let crashes = prop::collection::vec((0usize..40, any_death()), 0..6);
     (
         any_steps(),
         any_steps(),
         any_script(),
         any_verdicts(),
+        any_will(),
         prop::bool::weighted(0.2),
         prop::bool::weighted(0.8),
         crashes,
         prop::option::weighted(0.3, 0usize..60),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(steps, restored, script, verdicts, rollback, good, crashes, cancel, damaged)| Case {
-            steps,
-            restored,
-            script,
-            verdicts,
-            rollback,
-            good,
-            crashes,
-            cancel,
-            damaged,
-        })
+        .prop_map(
+            |(steps, restored, script, verdicts, will, rollback, good, crashes, cancel, damaged)| Case {
+                steps,
+                restored,
+                script,
+                verdicts,
+                will,
+                rollback,
+                good,
+                crashes,
+                cancel,
+                damaged,
+            },
+        )
 }
 
 fn world(case: &Case) -> World {
     let mut setting = deploy(case.steps.clone());
+    setting.skips.clone_from(&case.will.skips);
+    if let Way::Deploy { pinned, confirm, .. } = &mut setting.way {
+        pinned.clone_from(&case.will.pinned);
+        *confirm = case.will.confirm;
+    }
     if case.rollback {
         setting.digest = setting.before.as_ref().unwrap().manifest;
         setting.way = Way::Return { because: "order".into() };
@@ -109,6 +185,7 @@ fn world(case: &Case) -> World {
     world.verdicts = case.verdicts.clone();
     world.script =
         case.script.iter().map(|(at, outcomes)| (*at, outcomes.iter().cloned().collect())).collect();
+    world.words = case.will.words.iter().cloned().collect();
     world
 }
 
@@ -116,149 +193,34 @@ fn play(case: &Case) -> World {
     let mut world = world(case);
     let mut crashes = case.crashes.iter();
     let mut next = crashes.next();
-    let (mut since, mut total) = (0, 0);
+    let (mut since, mut total, mut cancels) = (0, 0, 0);
     loop {
         if case.cancel == Some(total) {
             world.cancel();
         }
-        if let Some((after, lose)) = next
+        if let Some((after, death)) = next
             && since >= *after
         {
-            world.lost = *lose;
-            world.crash();
+            world.lost = *death == Death::WithSupervisor;
+            if *death == Death::Server {
+                world.reboot()
+            } else {
+                world.crash()
+            }
             (since, next) = (0, crashes.next());
         }
         if !world.tick() && next.is_none() {
-            return world;
+            if world.outcome().is_some() {
+                return world;
+            }
+            // Nobody has a word for what it waits for: it is cancelled, again and again.
+            assert!(world.machine().waiting().is_some(), "stuck: {:?}", world.journal);
+            cancels += 1;
+            world.tell(Input::Cancel { order: id(200 + cancels), because: "enough".into() });
         }
         (since, total) = (since + 1, total + 1);
         assert!(total < 5000, "never ends");
     }
-}
-
-fn check_invariants(world: &World) -> Result<(), TestCaseError> {
-    let mut started = BTreeSet::new();
-    let mut settled: BTreeMap<(Phase, u32), StepOutcome> = BTreeMap::new();
-    for event in &world.journal {
-        match event {
-            Event::Started { attempt, .. } => {
-                prop_assert!(started.insert(*attempt), "{attempt} is started twice");
-                in_order(world, *attempt, &settled)?;
-            }
-            Event::Finished { attempt, result, .. } => {
-                settled.insert((attempt.phase, attempt.step), result.clone());
-            }
-            Event::Skipped { phase, step, expression, inputs } => {
-                let skipped = StepOutcome::Skipped { expression: expression.clone(), inputs: inputs.clone() };
-                settled.insert((*phase, *step), skipped);
-            }
-            Event::Accepted { .. }
-            | Event::Staging { .. }
-            | Event::Staged { .. }
-            | Event::Spawned { .. }
-            | Event::Returning { .. }
-            | Event::Cancelling { .. }
-            | Event::Awaiting { .. }
-            | Event::Answered { .. }
-            | Event::Undecided { .. }
-            | Event::Decided { .. }
-            | Event::Confirming { .. }
-            | Event::Confirmed { .. }
-            | Event::Unconfirmed { .. }
-            | Event::Ended { .. } => {}
-        }
-    }
-    let ends = world.journal.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
-    prop_assert_eq!(ends, 1, "one end: {:?}", world.journal);
-    let mut effects: BTreeMap<Attempt, u32> = BTreeMap::new();
-    for attempt in &world.effects {
-        prop_assert!(started.contains(attempt), "{} ran, and nothing says that it started", attempt);
-        *effects.entry(*attempt).or_default() += 1;
-    }
-    for (attempt, count) in &effects {
-        prop_assert_eq!(*count, 1, "{} ran more than once", attempt);
-    }
-    for phase in [Phase::Deploy, Phase::Return] {
-        for (index, step) in (0u32..).zip(world.steps(phase)) {
-            let runs = world.effects.iter().filter(|it| it.phase == phase && it.step == index).count();
-            if step.kind.is_process() && step.retry == Retry::Never {
-                prop_assert!(runs <= 1, "step {} may run once and ran {} times", step.name, runs);
-            }
-        }
-    }
-    outcome_is_true(world, &settled)
-}
-
-/// Every earlier step of the phase has ended, or was passed over on the way out.
-fn in_order(
-    world: &World,
-    attempt: Attempt,
-    settled: &BTreeMap<(Phase, u32), StepOutcome>,
-) -> Result<(), TestCaseError> {
-    let cleaning = world.step(attempt).always;
-    for earlier in 0..attempt.step {
-        let ended = settled.get(&(attempt.phase, earlier));
-        match ended {
-            Some(StepOutcome::Succeeded | StepOutcome::Skipped { .. }) => {}
-            Some(StepOutcome::Failed { .. }) => {
-                let tolerated =
-                    world.steps(attempt.phase)[earlier as usize].if_fails == FailurePolicy::Continue;
-                prop_assert!(cleaning || tolerated, "{} runs after a failure", attempt);
-            }
-            Some(StepOutcome::Unknown { .. } | StepOutcome::Cancelled) | None => {
-                prop_assert!(cleaning, "{} runs before step {} has ended", attempt, earlier);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn outcome_is_true(
-    world: &World,
-    settled: &BTreeMap<(Phase, u32), StepOutcome>,
-) -> Result<(), TestCaseError> {
-    let phase = if matches!(world.setting.way, Way::Return { .. }) { Phase::Return } else { Phase::Deploy };
-    let good = world.setting.good.as_ref().map(|it| it.manifest);
-    match world.outcome().unwrap() {
-        DeploymentOutcome::Succeeded { tolerated } => {
-            for (index, step) in (0u32..).zip(world.steps(phase)) {
-                match settled.get(&(phase, index)) {
-                    Some(StepOutcome::Succeeded) => {
-                        let ran = world.effects.iter().any(|it| it.phase == phase && it.step == index);
-                        prop_assert!(ran, "{} is said to have succeeded and never ran", step.name);
-                    }
-                    Some(StepOutcome::Skipped { .. }) => {}
-                    Some(StepOutcome::Failed { .. }) => {
-                        prop_assert!(tolerated.contains(&step.name.to_string()))
-                    }
-                    Some(StepOutcome::Unknown { .. } | StepOutcome::Cancelled) | None => {
-                        prop_assert!(false, "{} was lost", step.name);
-                    }
-                }
-            }
-            prop_assert!(world.pointers.is_some() && world.current == Some(world.setting.digest));
-        }
-        DeploymentOutcome::Failed { .. } => {
-            prop_assert_eq!(world.current, world.setting.current);
-            prop_assert!(world.removed && world.pointers.is_none());
-        }
-        DeploymentOutcome::Returned { .. } => {
-            prop_assert!(world.current == good && world.pointers.is_none());
-        }
-        DeploymentOutcome::Cancelled { .. } => {
-            prop_assert!(world.current == world.setting.current && world.pointers.is_none());
-        }
-        DeploymentOutcome::Unknown { .. } => {
-            let unknown = settled.values().any(|it| matches!(it, StepOutcome::Unknown { .. }));
-            prop_assert!(unknown, "no step is unknown");
-            prop_assert!(world.pointers.is_none());
-        }
-        DeploymentOutcome::Stopped { .. } => prop_assert!(world.pointers.is_none()),
-        DeploymentOutcome::NoOp | DeploymentOutcome::Refused { .. } => {
-            prop_assert!(false, "nothing here asks for that");
-        }
-    }
-    Ok(())
 }
 
 proptest! {
@@ -269,7 +231,7 @@ proptest! {
         check_invariants(&play(&case))?;
     }
 
-    /// A crash after which the supervisor still answers changes nothing that a user can see, if every step is a process.
+    /// A crash of the agent alone changes nothing that a user can see, if every step is a process.
     #[test]
     fn a_run_with_crashes_comes_to_the_same_end(mut case in any_case()) {
         case.cancel = None;
@@ -282,7 +244,7 @@ proptest! {
             let steps = if *phase == Phase::Deploy { &case.steps } else { &case.restored };
             steps.get(*step as usize).is_some_and(|step| step.kind.is_process())
         });
-        case.crashes.iter_mut().for_each(|crash| crash.1 = false);
+        case.crashes.iter_mut().for_each(|crash| crash.1 = Death::Agent);
         let crashed = play(&case);
         let smooth = play(&Case { crashes: Vec::new(), ..case });
         prop_assert_eq!(crashed.outcome(), smooth.outcome());
@@ -290,15 +252,59 @@ proptest! {
     }
 }
 
+fn will(words: Vec<Word>, confirm: Option<Duration>) -> Will {
+    Will { words, skips: Vec::new(), pinned: BTreeMap::new(), confirm }
+}
+
+/// Every single crash point, one by one, of a deployment that asks before a step, loses one, has it run again and is
+/// confirmed; and of one that is not confirmed.
+#[test]
+fn every_crash_point_of_a_deployment_that_waits() {
+    let mut migrate = run("migrate");
+    migrate.once = true;
+    let steps = vec![migrate, run("seed"), activate(), check("healthy")];
+    let unknown = StepOutcome::Unknown { because: "lost".into() };
+    let word = |decision, confirmed| Word { once: OnceWord::Run {}, decision, confirmed };
+    for confirmed in [true, false] {
+        for death in [Death::Agent, Death::Server] {
+            for point in 0..60 {
+                let again = word(DecisionAction::Again, confirmed);
+                let world = play(&Case {
+                    steps: steps.clone(),
+                    restored: vec![activate(), check("restart")],
+                    script: BTreeMap::from([((Phase::Deploy, 1), vec![unknown.clone()])]),
+                    verdicts: BTreeMap::new(),
+                    will: will(vec![again; 8], Some(Duration::from_secs(300))),
+                    rollback: false,
+                    good: true,
+                    crashes: vec![(point, death)],
+                    cancel: None,
+                    damaged: false,
+                });
+                let at = format!("confirmed {confirmed}, {death:?} at {point}");
+                check_invariants(&world).unwrap_or_else(|error| panic!("{at}: {error}"));
+                match world.outcome() {
+                    Some(DeploymentOutcome::Succeeded { .. }) => assert!(confirmed, "{at}"),
+                    Some(DeploymentOutcome::Returned { .. }) => {
+                        assert!(!confirmed || death == Death::Server, "{at}");
+                    }
+                    other => panic!("{at}: {other:?}"),
+                }
+            }
+        }
+    }
+}
+
 /// Every single crash point of a deployment that returns, one by one, and every pair.
 #[test]
 fn every_crash_point_of_a_return() {
     let steps = vec![run("migrate"), activate(), check("healthy"), run("announce")];
-    let case = |crashes: Vec<(usize, bool)>| Case {
+    let case = |crashes: Vec<(usize, Death)>| Case {
         steps: steps.clone(),
         restored: vec![activate(), check("restart")],
         script: BTreeMap::from([((Phase::Deploy, 3), vec![failed()])]),
         verdicts: BTreeMap::new(),
+        will: will(Vec::new(), None),
         rollback: false,
         good: true,
         crashes,
@@ -308,7 +314,7 @@ fn every_crash_point_of_a_return() {
     let mut points = 0;
     for first in 0..60 {
         for second in 0..60 {
-            let world = play(&case(vec![(first, false), (second, false)]));
+            let world = play(&case(vec![(first, Death::Agent), (second, Death::Agent)]));
             check_invariants(&world).unwrap_or_else(|error| panic!("crashes at {first}, {second}: {error}"));
             assert!(matches!(world.outcome(), Some(DeploymentOutcome::Returned { .. })), "{first} {second}");
             points += 1;

@@ -11,10 +11,10 @@ use consign_common::{
     name::Id,
     plan::{Condition, FailurePolicy, Kind, Phase, Retry, Step, condition::Names},
     time::UnixMs,
-    trust::{OrderingNumber, authorize::Installed},
+    trust::{DecisionAction, OnceWord, OrderingNumber, authorize::Installed},
 };
 
-use crate::core::{Begun, Command, Input, Pointers, Process, Run, Setting, Verdict, Way};
+use crate::core::{Begun, Command, Input, Pointers, Process, Run, Setting, Verdict, Waiting, Way};
 
 pub(super) fn id(byte: u8) -> Id {
     Id::from_bytes([byte; 16])
@@ -80,13 +80,42 @@ pub(super) fn deploy(steps: Vec<Step>) -> Setting {
         app: "shop".parse().unwrap(),
         digest: Sha256::of(b"2.0.0"),
         version: "2.0.0".parse().unwrap(),
-        way: Way::Deploy { steps, force: false, published: number(2), number: number(3) },
+        way: Way::Deploy {
+            steps,
+            force: false,
+            published: number(2),
+            number: number(3),
+            pinned: BTreeMap::new(),
+            confirm: None,
+        },
         good: Some(installed("1.0.0")),
         before: Some(installed("0.9.0")),
         current: Some(Sha256::of(b"1.0.0")),
+        skips: Vec::new(),
         boot_id: "boot".into(),
     }
 }
+
+/// What is said to a run that waits: the one that fits what it waits for.
+#[derive(Clone, Debug)]
+pub(super) struct Word {
+    pub(super) once: OnceWord,
+    pub(super) decision: DecisionAction,
+    pub(super) confirmed: bool,
+}
+
+impl Word {
+    pub(super) fn decide(decision: DecisionAction) -> Self {
+        Self { once: OnceWord::Run {}, decision, confirmed: true }
+    }
+
+    pub(super) fn once(once: OnceWord) -> Self {
+        Self { once, decision: DecisionAction::Failed, confirmed: true }
+    }
+}
+
+/// CLOCK_BOOTTIME whenever it is asked for.
+pub(super) const BOOT_MS: u64 = 1000;
 
 pub(super) struct World {
     pub(super) setting: Setting,
@@ -107,6 +136,10 @@ pub(super) struct World {
     pub(super) removed: bool,
     pub(super) pruned: bool,
     pub(super) cancelled: BTreeSet<Attempt>,
+    /// What operators and the coordinator say whenever the run waits, in turn; each is said twice, as on a bad line.
+    pub(super) words: VecDeque<Word>,
+    /// The deadline of the timer that runs.
+    pub(super) armed: Option<u64>,
     machine: Run,
     queue: VecDeque<Command>,
     inbox: VecDeque<Input>,
@@ -130,6 +163,8 @@ impl World {
             removed: false,
             pruned: false,
             cancelled: BTreeSet::new(),
+            words: VecDeque::new(),
+            armed: None,
             queue: VecDeque::new(),
             inbox: VecDeque::from([Input::Go]),
         }
@@ -165,6 +200,46 @@ impl World {
         self.tell(Input::Cancel { order: id(9), because: "told so".into() });
     }
 
+    /// Until it waits for somebody, or has ended.
+    pub(super) fn settle(&mut self) -> Option<Waiting> {
+        for _ in 0..10_000 {
+            if !self.tick() {
+                return self.machine.waiting();
+            }
+        }
+        panic!("never settles: {:?}", self.journal)
+    }
+
+    pub(super) fn machine(&self) -> &Run {
+        &self.machine
+    }
+
+    /// Says the next word to a run that waits. Its order has the same id however often it is said about the same thing.
+    fn attend(&mut self) -> bool {
+        let spoken = self.journal.iter().filter(|event| is_spoken(event)).count();
+        let order = id(100 + u8::try_from(spoken).unwrap());
+        let (Some(waiting), Some(word)) = (self.machine.waiting(), self.words.front().cloned()) else {
+            return false;
+        };
+        let name = |world: &Self, phase, step: u32| world.steps(phase)[step as usize].name.clone();
+        let input = match waiting {
+            Waiting::Once { step } => {
+                Input::Once { order, step: name(self, Phase::Deploy, step), word: word.once }
+            }
+            Waiting::Decision { phase, step } => {
+                let (step, reason) = (name(self, phase, step), "looked".to_owned());
+                Input::Decide { order, step, action: word.decision, reason }
+            }
+            Waiting::Confirmation { deadline_boot_ms } => {
+                assert_eq!(self.armed, Some(deadline_boot_ms), "it waits without a timer");
+                if word.confirmed { Input::Confirm { order } } else { Input::ConfirmExpired }
+            }
+        };
+        self.tell(input.clone());
+        self.tell(input);
+        true
+    }
+
     /// Runs until the attempt's first act is next, and does not let it happen.
     pub(super) fn until_started(&mut self, attempt: &str) {
         let attempt = attempt.parse().unwrap();
@@ -181,6 +256,7 @@ impl World {
     pub(super) fn crash(&mut self) {
         self.queue.clear();
         self.inbox = VecDeque::from([Input::Go]);
+        self.armed = None;
         let mut setting = self.setting.clone();
         setting.current = self.current;
         self.machine = if self.journal.is_empty() {
@@ -190,7 +266,14 @@ impl World {
         };
     }
 
-    /// One command, or if there is none one input. False if there is neither.
+    /// The same, and the whole server with it.
+    pub(super) fn reboot(&mut self) {
+        self.setting.boot_id.push('+');
+        self.lost = true;
+        self.crash();
+    }
+
+    /// One command, or if there is none one input, or the next word. False if there is none.
     pub(super) fn tick(&mut self) -> bool {
         if let Some(command) = self.queue.pop_front() {
             self.execute(command);
@@ -199,7 +282,7 @@ impl World {
             self.machine = machine;
             self.queue.extend(commands);
         } else {
-            return false;
+            return self.attend();
         }
         true
     }
@@ -207,6 +290,9 @@ impl World {
     fn execute(&mut self, command: Command) {
         match command {
             Command::Journal { event, pointers } => {
+                if is_spoken(&event) {
+                    self.words.pop_front();
+                }
                 self.journal.push(event);
                 if pointers.is_some() {
                     self.pointers = pointers;
@@ -249,6 +335,8 @@ impl World {
                 };
                 self.tell(answer);
             }
+            Command::ReadClocks => self.tell(Input::Clocks { boot_ms: BOOT_MS, now: UnixMs(5) }),
+            Command::AwaitConfirm { deadline_boot_ms } => self.armed = Some(deadline_boot_ms),
             Command::RemoveStaged { .. } => self.removed = true,
             Command::Prune => self.pruned = true,
         }
@@ -282,6 +370,14 @@ impl World {
             (Phase::Return, _) => self.restored.as_deref().unwrap_or_default(),
         }
     }
+}
+
+/// What only a word, or its absence, brings about.
+fn is_spoken(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Answered { .. } | Event::Decided { .. } | Event::Confirmed { .. } | Event::Unconfirmed { .. }
+    )
 }
 
 pub(super) fn finished(attempt: Attempt, result: StepOutcome) -> Input {

@@ -1,7 +1,7 @@
 //! A coordinator with all its keys that says what no coordinator says: the agent stays up, keeps its bounds, and comes back.
 
 use consign_common::{digest::Sha256, limits::ArtifactLimits};
-use consign_proto::v1::{EventAck, Order, Welcome, coordinator_message::Kind};
+use consign_proto::v1::{EventAck, Order, Query, Welcome, coordinator_message::Kind};
 
 use super::{
     transfer::fetcher,
@@ -29,6 +29,12 @@ async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
         Kind::Order(Order { document: "{}".into(), statements: vec!["s".into(); 33] }),
         Kind::EventAck(ack("../../etc/passwd")),
         Kind::EventAck(ack("")),
+        Kind::Query(Query { id: "q".into(), order: None }),
+        Kind::Query(Query { id: "q".repeat(65), order: Some(Order::default()) }),
+        Kind::Query(Query {
+            id: "q".into(),
+            order: Some(Order { document: "{}".into(), statements: vec!["s".into(); 33] }),
+        }),
     ] {
         next_session(&mut world).await;
         assert!(matches!(agent.told().await, Inbound::Connected));

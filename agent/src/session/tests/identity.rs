@@ -1,6 +1,6 @@
 //! Enrolment, renewal, and the agent that comes up from what they left.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use consign_common::{
@@ -142,7 +142,7 @@ async fn the_agent_comes_up_from_what_enrolment_left_and_alone() {
         let _parts: daemon::Parts = parts;
         std::future::pending().await
     };
-    let running = tokio::spawn(daemon::run(config.clone(), idle));
+    let running = tokio::spawn(daemon::run(Path::new("agent.toml"), config.clone(), idle));
     assert_eq!(world.hello().await.trust_root_version, 2);
     let socket = request.state.join("status.sock");
     let connected = timeout(PATIENCE, async {
@@ -158,7 +158,7 @@ async fn the_agent_comes_up_from_what_enrolment_left_and_alone() {
         }
     });
     assert_eq!(connected.await.unwrap(), COORDINATOR);
-    let second = daemon::run(config, idle).await;
+    let second = daemon::run(Path::new("agent.toml"), config, idle).await;
     assert!(matches!(second, Err(DaemonError::State(StateError::InUse { .. }))), "{second:?}");
     running.abort();
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use consign_common::trust::TrustRoot;
 use consign_proto::v1::{
-    EventAck, Order, TrustRoots as Offered, agent_message::Kind as Said, coordinator_message::Kind,
+    EventAck, Order, Query, TrustRoots as Offered, agent_message::Kind as Said, coordinator_message::Kind,
 };
 use tokio::{net::TcpListener, time::timeout};
 
 use super::world::{PATIENCE, World, deployment, event};
 use crate::{
     fixture::{Authority, COORDINATOR},
-    ports::Inbound,
+    ports::{Answer, Inbound, Outbound, PlannedStep},
     session::{dial::Dialer, proxy::Proxies},
     status::Link,
 };
@@ -36,6 +36,37 @@ async fn says_who_it_is_and_carries_orders_and_events() {
     world.say(Kind::EventAck(EventAck { deployment: deployment().to_string(), sequence: 3 })).await;
     assert!(matches!(agent.told().await, Inbound::EventAck { sequence: 3, .. }));
     assert!(matches!(agent.board.link(), Link::Connected { .. }));
+}
+
+#[tokio::test]
+async fn carries_queries_and_their_answers() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    let order = Order { document: "{}".into(), statements: vec!["s".into()] };
+    world.say(Kind::Query(Query { id: "q-7".into(), order: Some(order) })).await;
+    let Inbound::Query { query, document, connected, .. } = agent.told().await else { panic!() };
+    assert_eq!((query.as_str(), document.as_slice(), connected.as_str()), ("q-7", &b"{}"[..], COORDINATOR));
+    let step = PlannedStep {
+        name: "migrate".into(),
+        kind: "run",
+        decision: "skip",
+        because: "first_deploy is false".into(),
+    };
+    let (code, message) = ("used-up".to_owned(), "once only".to_owned());
+    for answer in [Answer::Accepted { steps: vec![step] }, Answer::NoOp, Answer::Refused { code, message }] {
+        agent.events.send(Outbound::Answer { query: query.clone(), answer: answer.clone() }).await.unwrap();
+        let Said::Answer(said) = world.news().await else { panic!() };
+        let steps: Vec<_> =
+            said.steps.iter().map(|step| (step.name.as_str(), step.decision.as_str())).collect();
+        let said = (said.query.as_str(), said.code.as_str(), said.no_op, steps);
+        match answer {
+            Answer::Accepted { .. } => assert_eq!(said, ("q-7", "", false, vec![("migrate", "skip")])),
+            Answer::NoOp => assert_eq!(said, ("q-7", "", true, vec![])),
+            Answer::Refused { .. } => assert_eq!(said, ("q-7", "used-up", false, vec![])),
+        }
+    }
 }
 
 #[tokio::test]

@@ -96,6 +96,25 @@ impl Condition {
             .collect()
     }
 
+    /// What it names that is not known before the deployment comes to its step: outcomes of earlier steps, and files,
+    /// which they may make. Empty: it can be foreseen.
+    pub fn unforeseeable(&self) -> Vec<&str> {
+        let named = self.inputs.iter().filter(|(_, input)| match input {
+            Input::Exists(_) | Input::Outcome(_) => true,
+            Input::Changed { .. }
+            | Input::FirstDeploy
+            | Input::PreviousVersion
+            | Input::ArtifactVersion
+            | Input::Environment
+            | Input::ServerName
+            | Input::Label(_)
+            | Input::HasLabel(_)
+            | Input::Host(_)
+            | Input::Param { .. } => false,
+        });
+        named.map(|(name, _)| name.as_str()).collect()
+    }
+
     /// Fails where a fact is missing, or arithmetic overflows.
     pub fn evaluate(&self, facts: &Facts) -> Result<Evaluation, String> {
         let mut values = Values::new();

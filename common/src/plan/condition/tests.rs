@@ -217,3 +217,17 @@ proptest! {
         drop(compile(&tokens.join(" ")));
     }
 }
+
+#[test]
+fn what_an_earlier_step_may_change_cannot_be_foreseen() {
+    for (text, unforeseeable) in [
+        ("changed('migrations/**') && !first_deploy && facts.cpus > 1", vec![]),
+        ("first_deploy || exists('storage/seeded')", vec!["exists('storage/seeded')"]),
+        (
+            "steps.migrate.outcome == 'succeeded' && server.labels.role == 'web'",
+            vec!["steps.migrate.outcome"],
+        ),
+    ] {
+        assert_eq!(compile(text).unwrap().unforeseeable(), unforeseeable, "{text}");
+    }
+}
