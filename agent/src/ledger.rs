@@ -6,7 +6,7 @@ use consign_common::{deployment::Attempt, name::Id};
 
 use crate::{
     journal::{Journal, JournalError},
-    ports::{AppReport, Ledger, PendingLog},
+    ports::{AppReport, JournalMark, Ledger, PendingLog},
 };
 
 /// A journal that cannot be read is told in the log and answers with nothing: the session stays open, so that the
@@ -33,12 +33,16 @@ impl DiskLedger {
 }
 
 impl Ledger for DiskLedger {
-    async fn apps(&self) -> Vec<AppReport> {
+    async fn apps(&self, coordinator: &str) -> Vec<AppReport> {
         let mut reports = Vec::new();
-        for report in answer(self.journal.app_reports().await) {
+        for report in answer(self.journal.app_reports(coordinator).await) {
             reports.push(self.with_current(report).await);
         }
         reports
+    }
+
+    fn journal(&self) -> JournalMark {
+        self.journal.mark()
     }
 
     async fn open_deployments(&self) -> Vec<Id> {

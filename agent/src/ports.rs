@@ -41,6 +41,15 @@ pub struct AppReport {
     pub term: u64,
 }
 
+/// Which journal this is, and how far it was ever written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalMark {
+    /// Made with the journal; a copy of the disk has the same one.
+    pub id: String,
+    /// Events that were ever written; durable, and never lower than what was said before.
+    pub position: u64,
+}
+
 /// An attempt's log file, as far as the coordinator does not have it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingLog {
@@ -53,11 +62,17 @@ pub struct PendingLog {
     pub length: Option<u64>,
 }
 
+/// For who asks locally: terms are a coordinator's, and none is told.
+pub const NO_COORDINATOR: &str = "";
+
 /// What the session and the log shipper ask of the journal. All answers come from disk: what is acknowledged here is
 /// never sent again.
 pub trait Ledger: Send + Sync + fmt::Debug {
-    /// What `Hello` says of every app.
-    fn apps(&self) -> impl Future<Output = Vec<AppReport>> + Send;
+    /// What `Hello` says of every app; the term is the highest one that this coordinator gave.
+    fn apps(&self, coordinator: &str) -> impl Future<Output = Vec<AppReport>> + Send;
+
+    /// As of now.
+    fn journal(&self) -> JournalMark;
 
     /// Deployments that have begun and not ended.
     fn open_deployments(&self) -> impl Future<Output = Vec<Id>> + Send;

@@ -138,6 +138,7 @@ impl Agent {
             sequence,
             at_ms: SystemClock.now().0,
             body: json::to_vec(event).into(),
+            journal_position: 0,
         };
         self.to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Event(event)) }).await.unwrap();
         let ack = self.next().await.unwrap();

@@ -15,7 +15,7 @@ use crate::{
     identity::TrustRoots,
     journal::Journal,
     ledger::DiskLedger,
-    ports::Ledger as _,
+    ports::{Ledger as _, NO_COORDINATOR},
     state::{StatePaths, read_version},
     status::{self, AppView, Link, Live},
 };
@@ -86,7 +86,7 @@ async fn from_disk(
     }
     let journal = Journal::open(paths.root()).await?;
     let ledger = DiskLedger::new(journal.clone(), &config.agent.apps);
-    let apps = ledger.apps().await.into_iter().map(AppView::from).collect();
+    let apps = ledger.apps(NO_COORDINATOR).await.into_iter().map(AppView::from).collect();
     let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
     journal.close().await;
     Ok((apps, open))

@@ -49,18 +49,18 @@ impl Journal {
         Ok(())
     }
 
-    /// What `Hello` says of every app, but for `current`, which the journal does not know.
-    pub async fn app_reports(&self) -> Result<Vec<AppReport>, JournalError> {
+    /// What `Hello` says of every app to this coordinator, but for `current`, which the journal does not know.
+    pub async fn app_reports(&self, coordinator: &str) -> Result<Vec<AppReport>, JournalError> {
         let mut reports = Vec::new();
         for (app, environment) in self.known_apps().await? {
-            let memory = self.memory(&app, &environment, "").await?;
+            let memory = self.memory(&app, &environment, coordinator).await?;
             reports.push(AppReport {
                 good: memory.good.as_ref().map(|good| good.manifest),
                 good_version: memory.good.map(|good| good.version.to_string()).unwrap_or_default(),
                 before: memory.before.map(|before| before.manifest),
                 current: None,
                 highest: memory.highest.unwrap_or_default(),
-                term: self.highest_term(&app, &environment).await?,
+                term: memory.term,
                 app: Some(app),
             });
         }

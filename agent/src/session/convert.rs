@@ -2,6 +2,7 @@
 
 use consign_common::{
     json,
+    name::Id,
     time::UnixMs,
     trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE},
 };
@@ -9,7 +10,7 @@ use consign_proto::v1::{
     AgentMessage, AppState, Event, Heartbeat, Hello, Refused, TrustRootTaken, agent_message::Kind,
 };
 
-use crate::ports::{AppReport, Outbound};
+use crate::ports::{AppReport, JournalMark, Outbound};
 
 /// Raised with every addition to the wire; two versions of skew work both ways.
 pub(super) const PROTOCOL: u32 = 1;
@@ -25,6 +26,8 @@ pub struct Host {
     pub word: ServersWord,
     pub privilege: Privilege,
     pub boot_id: String,
+    /// Random, of this process: by it the coordinator tells a line that was lost from a second agent.
+    pub process: Id,
 }
 
 pub(super) fn hello(
@@ -33,6 +36,7 @@ pub(super) fn hello(
     trust_root_version: u64,
     apps: Vec<AppReport>,
     open: Vec<String>,
+    journal: JournalMark,
 ) -> AgentMessage {
     message(Kind::Hello(Hello {
         protocol: PROTOCOL,
@@ -48,22 +52,26 @@ pub(super) fn hello(
         arch: std::env::consts::ARCH.into(),
         root: host.privilege == Privilege::Root,
         open_deployments: open,
-        journal: String::new(),
-        journal_position: 0,
+        journal: journal.id,
+        journal_position: journal.position,
+        process: host.process.to_string(),
     }))
 }
 
-pub(super) fn heartbeat(now: UnixMs) -> AgentMessage {
-    message(Kind::Heartbeat(Heartbeat { now_ms: now.0 }))
+/// `echo`: what the coordinator's heartbeat asks to hear, or 0.
+pub(super) fn heartbeat(now: UnixMs, echo: u64) -> AgentMessage {
+    message(Kind::Heartbeat(Heartbeat { now_ms: now.0, echo }))
 }
 
-pub(super) fn outbound(outbound: Outbound) -> AgentMessage {
+/// `position`: the journal's, now.
+pub(super) fn outbound(outbound: Outbound, position: u64) -> AgentMessage {
     message(match outbound {
         Outbound::Event { deployment, sequence, at, body } => Kind::Event(Event {
             deployment: deployment.into(),
             sequence,
             at_ms: at.0,
             body: json::to_vec(&body).into(),
+            journal_position: position,
         }),
         Outbound::Refused { order, code, message } => {
             Kind::Refused(Refused { order: order.into(), code, message })

@@ -10,8 +10,8 @@ use consign_common::{
     time::{Clock as _, SystemClock},
 };
 use consign_proto::v1::{
-    AgentMessage, CoordinatorMessage, Order, TrustRoots as Offered, Welcome, agents_client::AgentsClient,
-    coordinator_message::Kind,
+    AgentMessage, CoordinatorMessage, Heartbeat, Order, TrustRoots as Offered, Welcome,
+    agents_client::AgentsClient, coordinator_message::Kind,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -89,13 +89,15 @@ impl Stream {
     pub(super) async fn open(
         client: &mut AgentsClient<Channel>,
         host: &Host,
+        coordinator: &str,
         ledger: &impl Ledger,
         roots: &TrustRoots,
     ) -> Result<(Self, Welcome), SessionEnd> {
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
-        let apps = ledger.apps().await;
-        let hello = convert::hello(host, SystemClock.now(), roots.current().version, apps, open);
+        let apps = ledger.apps(coordinator).await;
+        let version = roots.current().version;
+        let hello = convert::hello(host, SystemClock.now(), version, apps, open, ledger.journal());
         outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
         let welcomed = timeout(WELCOME_WITHIN, async {
             let mut incoming =
@@ -126,6 +128,7 @@ impl Stream {
     pub(super) async fn serve(
         mut self,
         coordinator: String,
+        ledger: &impl Ledger,
         roots: &std::sync::Arc<TrustRoots>,
         inbound: &mpsc::Sender<Inbound>,
         outbound: &mut mpsc::Receiver<Outbound>,
@@ -166,6 +169,12 @@ impl Stream {
                     match receive(message, &coordinator) {
                         Ok(Received::Nothing) => {}
                         Ok(Received::ForManager(message)) => for_manager = Some(message),
+                        Ok(Received::Asked { echo }) => {
+                            let alive = convert::heartbeat(SystemClock.now(), echo);
+                            if self.outgoing.send(alive).await.is_err() {
+                                return SessionEnd::Closed;
+                            }
+                        }
                         Ok(Received::TrustRoots(offered)) => {
                             let taken = take(roots.clone(), offered).await;
                             if self.outgoing.send(taken).await.is_err() {
@@ -180,7 +189,7 @@ impl Stream {
                         if begins_or_ends_a_log(&said) {
                             logs_changed.notify_one();
                         }
-                        for_coordinator = Some(convert::outbound(said));
+                        for_coordinator = Some(convert::outbound(said, ledger.journal().position));
                     }
                     None => return SessionEnd::ManagerEnded,
                 },
@@ -189,7 +198,7 @@ impl Stream {
                         return SessionEnd::Silent(patience);
                     }
                     // A full queue is a line that is busy or dead; silence will tell which.
-                    drop(self.outgoing.try_send(convert::heartbeat(SystemClock.now())));
+                    drop(self.outgoing.try_send(convert::heartbeat(SystemClock.now(), 0)));
                 }
             }
         }
@@ -198,6 +207,10 @@ impl Stream {
 
 enum Received {
     Nothing,
+    /// For a sign of life, with this number.
+    Asked {
+        echo: u64,
+    },
     ForManager(Inbound),
     TrustRoots(Offered),
 }
@@ -220,6 +233,7 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
         }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
+        Some(Kind::Heartbeat(Heartbeat { echo, .. })) if echo != 0 => Ok(Received::Asked { echo }),
         Some(Kind::Heartbeat(_) | Kind::Query(_)) => Ok(Received::Nothing),
         Some(Kind::Welcome(_)) => Err("a second welcome"),
         // A kind that a newer coordinator knows.

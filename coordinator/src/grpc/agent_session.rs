@@ -271,7 +271,7 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
         ToAgent::TrustRoots(envelopes) => {
             Kind::TrustRoots(v1::TrustRoots { envelopes: envelopes.into_iter().map(Into::into).collect() })
         }
-        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0 }),
+        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo: 0 }),
     }
 }
 
