@@ -79,6 +79,9 @@ pub struct Server {
     pub enabled: bool,
     pub disabled_reason: String,
     pub disabled_by: String,
+    /// Why nothing is deployed to it and its agent gets no session; empty if it is not.
+    pub quarantined: String,
+    pub quarantined_since_ms: u64,
     pub agent_version: String,
     pub last_seen_ms: u64,
     /// The agent's clock minus the coordinator's.
@@ -125,6 +128,8 @@ pub struct Status {
     pub now_ms: u64,
     pub identity: String,
     pub role: String,
+    /// Servers that wait for a person.
+    pub quarantined: Vec<String>,
 }
 
 /// One line of `--follow --output json`, and of `rollout logs --output json`.
@@ -255,6 +260,8 @@ impl From<v1::Server> for Server {
             enabled: wire.enabled,
             disabled_reason: wire.disabled_reason,
             disabled_by: wire.disabled_by,
+            quarantined: wire.quarantined,
+            quarantined_since_ms: wire.quarantined_since_ms,
             agent_version: wire.agent_version,
             last_seen_ms: wire.last_seen_ms,
             clock_offset_ms: wire.clock_offset_ms,
@@ -309,6 +316,7 @@ impl From<v1::StatusResponse> for Status {
             now_ms: wire.now_ms,
             identity: wire.identity,
             role: wire.role,
+            quarantined: wire.quarantined,
         }
     }
 }

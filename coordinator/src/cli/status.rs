@@ -21,7 +21,7 @@ pub(super) async fn run(client: &Client, printer: &Printer) -> Result<()> {
 }
 
 fn text(status: &Status) -> String {
-    format!(
+    let mut text = format!(
         "coordinator  {} (consign {})
 you          {} ({})
 servers      {} of {} online
@@ -39,5 +39,12 @@ trust root   {}, valid until {}
         status.rollouts_active,
         status.trust_root_version,
         UnixMs(status.trust_root_expires_ms),
-    )
+    );
+    for server in &status.quarantined {
+        let server = escape_line(server);
+        text += &format!(
+            "QUARANTINED  {server}: nothing is deployed to it; `consign server show {server}` says why\n"
+        );
+    }
+    text
 }

@@ -16,9 +16,9 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{agents::AgentParts, answer::invalid};
+use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
-    fleet::{AppReport, Report, Session, ToAgent},
+    fleet::{AppReport, Claim, Greeting, JournalMark, Report, Session, ToAgent},
     rollouts::{Heard, NotTaken, Reported},
     trust_roots::MESSAGE_BUDGET,
 };
@@ -100,10 +100,38 @@ async fn begin(
             hello.protocol
         )));
     }
+    let claim = Claim {
+        process: cut(&hello.process),
+        boot_id: cut(&hello.boot_id),
+        clock_offset_ms: offset(hello.now_ms, parts.clock.now()),
+    };
+    let session = agent_place::take(parts, server, &claim).await?;
+    match introduce(parts, server, &hello, claim.clock_offset_ms, to_agent).await {
+        Ok(known) => Ok((session, known)),
+        Err(status) => {
+            parts.sessions.ended(&session);
+            Err(status)
+        }
+    }
+}
+
+/// In its place the agent is welcomed, if it is the one that was there before, and given what is open for it.
+async fn introduce(
+    parts: &AgentParts,
+    server: &ServerName,
+    hello: &v1::Hello,
+    offset: i64,
+    to_agent: &ToLine,
+) -> Result<u64, Status> {
     let now = parts.clock.now();
-    let offset = offset(hello.now_ms, now);
-    let (report, apps) = report(&hello)?;
-    parts.registry.hello(server, &report, &apps, offset, now).await?;
+    let (report, apps) = report(hello)?;
+    match parts.registry.hello(server, &report, &apps, offset, now).await? {
+        Greeting::Welcome => {}
+        Greeting::StillQuarantined(quarantine) => return Err(agent_place::refused(&quarantine)),
+        Greeting::NowQuarantined(quarantine) => {
+            return Err(agent_place::end_all(parts, server, &quarantine));
+        }
+    }
     let welcome = Kind::Welcome(v1::Welcome {
         coordinator: parts.coordinator.clone(),
         now_ms: now.0,
@@ -112,13 +140,11 @@ async fn begin(
     });
     send(to_agent, welcome).await?;
     let known = send_trust_roots(parts, to_agent, hello.trust_root_version).await?;
-    let session = parts.sessions.open(server, offset);
     if let Err(error) = parts.controller.connected(server).await {
-        parts.sessions.ended(&session);
         tracing::error!(%server, %error, "an agent's orders cannot be read");
         return Err(Status::unavailable("try again"));
     }
-    Ok((session, known))
+    Ok(known)
 }
 
 struct Line<'a> {
@@ -177,7 +203,7 @@ impl Line<'_> {
         match kind {
             agent_message::Kind::Hello(_) => Err(invalid("a second hello")),
             agent_message::Kind::Heartbeat(beat) => {
-                self.parts.sessions.heard(session, offset(beat.now_ms, self.parts.clock.now()));
+                self.parts.sessions.heard(session, offset(beat.now_ms, self.parts.clock.now()), beat.echo);
                 Ok(())
             }
             agent_message::Kind::Event(event) => self.event(event).await,
@@ -206,6 +232,7 @@ impl Line<'_> {
             sequence: event.sequence,
             at: UnixMs(event.at_ms),
             body: event.body.into(),
+            journal_position: event.journal_position,
         };
         match self.parts.controller.event(self.server, &reported).await {
             Ok(Heard::Up(sequence)) => {
@@ -235,7 +262,9 @@ impl Line<'_> {
 }
 
 fn replaced() -> Status {
-    Status::aborted("another session of this server began, or it was removed, or it did not read")
+    Status::aborted(
+        "another session of this server began, or it was removed or quarantined, or it did not read",
+    )
 }
 
 async fn send(to_agent: &ToLine, kind: Kind) -> Result<(), Status> {
@@ -272,6 +301,7 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
             Kind::TrustRoots(v1::TrustRoots { envelopes: envelopes.into_iter().map(Into::into).collect() })
         }
         ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo: 0 }),
+        ToAgent::Ask(echo) => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo }),
     }
 }
 
@@ -295,9 +325,12 @@ async fn note(parts: &AgentParts, server: &ServerName, offset: i64) {
     }
 }
 
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
 /// What the agent says of its server, checked and cut.
 fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Status> {
-    let cut = |text: &str| text.chars().take(TEXT).collect::<String>();
     if hello.apps.len() > APPS {
         return Err(invalid(format!("a hello with more than {APPS} apps")));
     }
@@ -325,6 +358,7 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
         root: hello.root,
         boot_id: cut(&hello.boot_id),
         trust_root_version: hello.trust_root_version,
+        journal: JournalMark { id: cut(&hello.journal), position: hello.journal_position },
     };
     Ok((report, apps))
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     enrolment::{self, Grant, NewToken, Tokens},
-    fleet::{Enablement, Registry, Selector, Server},
+    fleet::{Enablement, Lifted, Registry, Selector, Server},
     repository::{Begun, Ended, Repository, Wanted},
     trust_roots::{MESSAGE_BUDGET, TrustRoots},
 };
@@ -47,6 +47,7 @@ impl Operators for OperatorService {
         let caller = caller(&request)?;
         let root = self.trust_roots.newest();
         let servers = self.registry.list().await?;
+        let quarantined = servers.iter().filter(|server| server.quarantine.is_some());
         let online = servers.iter().filter(|server| self.rollouts.is_online(&server.name)).count();
         Ok(Response::new(v1::StatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -60,6 +61,7 @@ impl Operators for OperatorService {
             now_ms: self.clock.now().0,
             identity: caller.identity.to_string(),
             role: caller.role.as_str().into(),
+            quarantined: quarantined.map(|server| server.name.to_string()).collect(),
         }))
     }
 
@@ -213,12 +215,15 @@ impl Operators for OperatorService {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let name: ServerName = request.name.parse().map_err(invalid)?;
+        if request.reason.len() > REASON_BYTES {
+            return Err(invalid(format!("a reason has at most {REASON_BYTES} bytes")));
+        }
+        let reason = request.reason.trim();
         let enablement = if request.enabled {
+            self.lift_quarantine(&name, reason, &caller).await?;
             Enablement::Enabled
-        } else if request.reason.trim().is_empty() || request.reason.len() > REASON_BYTES {
-            return Err(invalid(format!(
-                "a server is disabled for a reason, of at most {REASON_BYTES} bytes"
-            )));
+        } else if reason.is_empty() {
+            return Err(invalid("a server is disabled for a reason"));
         } else {
             Enablement::Disabled { reason: request.reason, by: caller.identity.to_string() }
         };
@@ -307,6 +312,30 @@ impl OperatorService {
     fn server(&self, server: Server) -> v1::Server {
         let online = self.rollouts.is_online(&server.name);
         view::server(server, if online { Presence::Online } else { Presence::Offline })
+    }
+
+    /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.
+    async fn lift_quarantine(&self, name: &ServerName, reason: &str, caller: &Caller) -> Result<(), Status> {
+        match self.registry.lift_quarantine(name, reason).await? {
+            Lifted::WasNone => {}
+            Lifted::NeedsReason(quarantine) => {
+                return Err(Status::failed_precondition(format!(
+                    "quarantined: {}; enrol the one that is {name} anew first (`consign server token --name {name} --replace`, \
+                     then `consign-agent enroll --replace`), which shuts the other one out; or say with --reason why there is \
+                     only one",
+                    quarantine.because
+                )));
+            }
+            Lifted::EnrolledAnew(quarantine) => {
+                tracing::info!(server = %name, because = quarantine.because, by = %caller.identity,
+                    "quarantine lifted: it was enrolled anew");
+            }
+            Lifted::ByReason(quarantine) => {
+                tracing::info!(server = %name, because = quarantine.because, by = %caller.identity, reason,
+                    "quarantine lifted");
+            }
+        }
+        Ok(())
     }
 
     /// Whom a token would make; an environment must be one that the trust root names.

@@ -22,6 +22,10 @@ pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
         Enablement::Enabled => (true, String::new(), String::new()),
         Enablement::Disabled { reason, by } => (false, reason, by),
     };
+    let (quarantined, quarantined_since_ms) = match server.quarantine {
+        Some(quarantine) => (quarantine.because, quarantine.since.0),
+        None => (String::new(), 0),
+    };
     v1::Server {
         name: server.name.into(),
         environment: server.environment.into(),
@@ -42,6 +46,8 @@ pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
         os: server.report.os,
         arch: server.report.arch,
         disabled_by,
+        quarantined,
+        quarantined_since_ms,
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     store,
 };
 use crate::{
-    fleet::{Enablement, RegistryError, Sent, ToAgent},
+    fleet::{RegistryError, Sent, ToAgent},
     rollout::{Event, Kind, News},
 };
 
@@ -63,8 +63,8 @@ impl Controller {
             }
             Err(error @ RegistryError::Store(_)) => return Err(error.into()),
         };
-        if let Enablement::Disabled { reason, .. } = known.enablement {
-            return Ok(Some(News::Disabled { because: reason }));
+        if let Some(because) = known.kept_out() {
+            return Ok(Some(News::Disabled { because }));
         }
         if let Some(row) = store::rollout(self.store.read(), rollout).await?
             && row.state.kind == Kind::Return

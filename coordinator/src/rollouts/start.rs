@@ -18,7 +18,7 @@ use super::{
     view::View,
 };
 use crate::{
-    fleet::{Enablement, Selector, Server},
+    fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Presence, Target},
 };
 
@@ -213,9 +213,9 @@ fn chosen_for_return(
 }
 
 fn candidate(server: &Server) -> Candidate {
-    let presence = match &server.enablement {
-        Enablement::Enabled => Presence::Enabled,
-        Enablement::Disabled { reason, .. } => Presence::Disabled { because: reason.clone() },
+    let presence = match server.kept_out() {
+        None => Presence::Enabled,
+        Some(because) => Presence::Disabled { because },
     };
     Candidate { server: server.name.clone(), presence }
 }

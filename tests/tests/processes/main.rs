@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 mod bad_input;
+mod clones;
 mod kill;
 mod latency;
 mod rollouts;
