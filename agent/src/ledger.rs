@@ -6,7 +6,7 @@ use consign_common::{deployment::Attempt, name::Id};
 
 use crate::{
     journal::{Journal, JournalError},
-    ports::{AppReport, JournalMark, Ledger, PendingLog},
+    ports::{AppReport, JournalMark, Ledger, Lost, PendingLog, Rewound},
 };
 
 /// A journal that cannot be read is told in the log and answers with nothing: the session stays open, so that the
@@ -47,6 +47,13 @@ impl Ledger for DiskLedger {
 
     async fn open_deployments(&self) -> Vec<Id> {
         answer(self.journal.open_deployments().await)
+    }
+
+    async fn rewind(&self, deployment: &Id, lost: Lost) -> Rewound {
+        self.journal.rewind(deployment, lost).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what the coordinator lost cannot be told again");
+            Rewound::Nothing
+        })
     }
 
     async fn pending_logs(&self) -> Vec<PendingLog> {

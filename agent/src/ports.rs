@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 use consign_common::{
     deployment::{Attempt, Event},
     digest::Sha256,
-    name::{App, Id},
+    name::{App, Environment, Id},
     time::UnixMs,
     trust::OrderingNumber,
 };
@@ -29,10 +29,26 @@ pub enum Outbound {
     Refused { order: Id, code: String, message: String },
 }
 
+/// What a coordinator that was restored from a backup no longer has of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    EventsAfter(u64),
+    /// What its attempts wrote.
+    Logs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewound {
+    /// There is something to send again.
+    Some,
+    Nothing,
+}
+
 /// What `Hello` says of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppReport {
     pub app: Option<App>,
+    pub environment: Option<Environment>,
     pub good: Option<Sha256>,
     pub good_version: String,
     pub before: Option<Sha256>,
@@ -76,6 +92,9 @@ pub trait Ledger: Send + Sync + fmt::Debug {
 
     /// Deployments that have begun and not ended.
     fn open_deployments(&self) -> impl Future<Output = Vec<Id>> + Send;
+
+    /// What the coordinator lost is unacknowledged again.
+    fn rewind(&self, deployment: &Id, lost: Lost) -> impl Future<Output = Rewound> + Send;
 
     /// Every attempt's log that the coordinator does not have to its end, oldest first.
     fn pending_logs(&self) -> impl Future<Output = Vec<PendingLog>> + Send;

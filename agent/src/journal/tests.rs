@@ -10,7 +10,10 @@ use consign_common::{
 use tempfile::TempDir;
 
 use super::{Accepted, Journal, JournalError, Known, Received};
-use crate::core::Pointers;
+use crate::{
+    core::Pointers,
+    ports::{Lost, Rewound},
+};
 
 fn id(byte: u8) -> Id {
     Id::from_bytes([byte; 16])
@@ -236,6 +239,29 @@ async fn a_journal_that_cannot_be_trusted_stops_the_agent() {
     journal.close().await;
     let error = Journal::open(dir.path()).await.unwrap_err();
     assert!(error.to_string().contains("newer version of consign-agent"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_restored_coordinator_lost_is_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let attempt = Attempt { phase: consign_common::plan::Phase::Deploy, step: 0, number: 1 };
+    let started = Event::Started { attempt, boot_id: "b".into() };
+    journal.append(&deployment, UnixMs(6), &started, None).await.unwrap();
+    fs::create_dir_all(journal.deployments().join(deployment.as_str())).unwrap();
+    journal.acknowledge(&deployment, 2).await.unwrap();
+    journal.log_acknowledged(&deployment, attempt, 700).await.unwrap();
+
+    let unacknowledged = async || journal.unacknowledged_after(0, 10).await.unwrap().len();
+    assert_eq!(journal.rewind(&deployment, Lost::EventsAfter(2)).await.unwrap(), Rewound::Nothing);
+    assert_eq!(journal.rewind(&id(9), Lost::EventsAfter(0)).await.unwrap(), Rewound::Nothing);
+    assert_eq!((unacknowledged().await, journal.pending_logs().await.unwrap()[0].acknowledged), (0, 700));
+    assert_eq!(journal.rewind(&deployment, Lost::EventsAfter(1)).await.unwrap(), Rewound::Some);
+    assert_eq!((unacknowledged().await, journal.pending_logs().await.unwrap()[0].acknowledged), (1, 0));
+    journal.log_acknowledged(&deployment, attempt, 700).await.unwrap();
+    assert_eq!(journal.rewind(&deployment, Lost::Logs).await.unwrap(), Rewound::Some);
+    assert_eq!(journal.pending_logs().await.unwrap()[0].acknowledged, 0);
 }
 
 #[tokio::test]

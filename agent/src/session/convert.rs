@@ -47,7 +47,12 @@ pub(super) fn hello(
         boot_id: host.boot_id.clone(),
         now_ms: now.0,
         trust_root_version,
-        apps: apps.into_iter().map(app_state).collect(),
+        // A server that was moved to another environment remembers the one before, too.
+        apps: apps
+            .into_iter()
+            .filter(|app| app.environment.as_ref().is_none_or(|own| *own == host.word.environment))
+            .map(app_state)
+            .collect(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         root: host.privilege == Privilege::Root,
@@ -88,7 +93,7 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, good, good_version, before, current, highest, term } = report;
+    let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
     let hex = |digest: Option<consign_common::digest::Sha256>| {
         digest.map(|digest| digest.to_string()).unwrap_or_default()
     };

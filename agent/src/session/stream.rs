@@ -10,8 +10,8 @@ use consign_common::{
     time::{Clock as _, SystemClock},
 };
 use consign_proto::v1::{
-    AgentMessage, CoordinatorMessage, Heartbeat, Order, TrustRoots as Offered, Welcome,
-    agents_client::AgentsClient, coordinator_message::Kind,
+    AgentMessage, CoordinatorMessage, Heartbeat, Order, Resend, TrustRoots as Offered, Welcome,
+    agents_client::AgentsClient, coordinator_message::Kind, resend,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     identity::{TrustRoots, roots::RootsError},
-    ports::{Inbound, Ledger, Outbound},
+    ports::{Inbound, Ledger, Lost, Outbound, Rewound},
 };
 
 /// Messages on their way out. More waits in the journal.
@@ -59,6 +59,8 @@ pub(super) enum SessionEnd {
     Malformed(&'static str),
     #[error("the certificate was renewed")]
     NewIdentity,
+    #[error("the coordinator was restored from a backup; what it lost is told again")]
+    Rewound,
     #[error("this agent is stopping")]
     ManagerEnded,
 }
@@ -72,6 +74,7 @@ impl SessionEnd {
             | Self::Silent(_)
             | Self::Malformed(_)
             | Self::NewIdentity
+            | Self::Rewound
             | Self::ManagerEnded => true,
         }
     }
@@ -110,7 +113,8 @@ impl Stream {
                     | Kind::Order(_)
                     | Kind::EventAck(_)
                     | Kind::TrustRoots(_)
-                    | Kind::Query(_),
+                    | Kind::Query(_)
+                    | Kind::Resend(_),
                 )
                 | None => Err(SessionEnd::Malformed("its first message is not a welcome")),
             }
@@ -175,6 +179,13 @@ impl Stream {
                                 return SessionEnd::Closed;
                             }
                         }
+                        Ok(Received::Resend { deployment, lost }) => {
+                            match ledger.rewind(&deployment, lost).await {
+                                // Everything that is on its way starts over from the journal with the next session.
+                                Rewound::Some => return SessionEnd::Rewound,
+                                Rewound::Nothing => {}
+                            }
+                        }
                         Ok(Received::TrustRoots(offered)) => {
                             let taken = take(roots.clone(), offered).await;
                             if self.outgoing.send(taken).await.is_err() {
@@ -211,6 +222,10 @@ enum Received {
     Asked {
         echo: u64,
     },
+    Resend {
+        deployment: Id,
+        lost: Lost,
+    },
     ForManager(Inbound),
     TrustRoots(Offered),
 }
@@ -231,6 +246,16 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             let deployment: Id =
                 ack.deployment.parse().map_err(|_| "an acknowledgement for no deployment")?;
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
+        }
+        Some(Kind::Resend(Resend { deployment, lost })) => {
+            let deployment = deployment.parse().map_err(|_| "a loss of no deployment")?;
+            match lost {
+                Some(resend::Lost::EventsAfter(sequence)) => {
+                    Ok(Received::Resend { deployment, lost: Lost::EventsAfter(sequence) })
+                }
+                Some(resend::Lost::Logs(_)) => Ok(Received::Resend { deployment, lost: Lost::Logs }),
+                None => Ok(Received::Nothing),
+            }
         }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
         Some(Kind::Heartbeat(Heartbeat { echo, .. })) if echo != 0 => Ok(Received::Asked { echo }),

@@ -18,6 +18,7 @@ use super::{
     output::Server,
     print::{Format, Printer},
     profile::Home,
+    status::behind_text,
     text::{ago, pairs, parse_span, short, span, table},
     trust,
 };
@@ -254,6 +255,9 @@ fn state(server: &Server) -> String {
     if !server.quarantined.is_empty() {
         words.push("QUARANTINED".into());
     }
+    if !server.behind.is_empty() {
+        words.push("coordinator BEHIND".into());
+    }
     if !server.enabled {
         words.push("disabled".into());
     }
@@ -336,6 +340,16 @@ fn show_text(server: &Server, now: UnixMs) -> String {
         row("quarantined", format!("since {}: {}", UnixMs(server.quarantined_since_ms), server.quarantined));
         row("what now", what_now(server));
     }
+    for behind in &server.behind {
+        row("behind", behind_text(behind));
+    }
+    if server.unknown_deployments > 0 {
+        let count = server.unknown_deployments;
+        row(
+            "unknown",
+            format!("{count} deployments that its agent told of are not known to this coordinator"),
+        );
+    }
     if !server.enabled {
         row("disabled", format!("by {}: {}", server.disabled_by, server.disabled_reason));
     }
@@ -365,7 +379,7 @@ fn show_text(server: &Server, now: UnixMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::ServerApp;
+    use crate::cli::output::{Behind, ServerApp};
 
     fn server(name: &str) -> Server {
         Server {
@@ -378,6 +392,8 @@ mod tests {
             disabled_by: String::new(),
             quarantined: String::new(),
             quarantined_since_ms: 0,
+            unknown_deployments: 0,
+            behind: vec![],
             agent_version: "0.1.0".into(),
             last_seen_ms: 1_700_000_000_000,
             clock_offset_ms: 12,
@@ -418,6 +434,21 @@ mod tests {
         (cloned.online, cloned.quarantined_since_ms) = (false, 1_700_000_000_000);
         cloned.quarantined = "two agents were connected under its identity at once".into();
         insta::assert_snapshot!(show_text(&cloned, NOW));
+    }
+
+    #[test]
+    fn a_server_that_is_ahead_of_the_coordinator_says_so() {
+        let mut ahead = server("web-1");
+        ahead.unknown_deployments = 2;
+        ahead.behind = vec![Behind {
+            app: "shop".into(),
+            environment: "staging".into(),
+            term: 7,
+            given: 5,
+            server: "web-1".into(),
+            seen_ms: 1_700_000_000_000,
+        }];
+        insta::assert_snapshot!(show_text(&ahead, NOW));
     }
 
     #[test]

@@ -10,4 +10,4 @@ pub use quarantine::{Greeting, Lifted};
 pub use registry::{NewServer, Registry, RegistryError};
 pub use selector::{InvalidSelector, Selector};
 pub use server::{AppReport, Enablement, JournalMark, Quarantine, Report, Server};
-pub use sessions::{Claim, Entered, Occupant, Sent, Session, Sessions, Sign, ToAgent};
+pub use sessions::{Claim, Entered, Lost, Occupant, Sent, Session, Sessions, Sign, ToAgent};

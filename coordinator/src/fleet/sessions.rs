@@ -32,6 +32,19 @@ pub enum ToAgent {
     Heartbeat,
     /// A heartbeat that is to be answered with this number.
     Ask(u64),
+    /// What the agent knows to be here, and is not.
+    Resend {
+        deployment: Id,
+        lost: Lost,
+    },
+}
+
+/// What a coordinator that was restored from a backup no longer has of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    EventsAfter(u64),
+    /// What its attempts wrote.
+    Logs,
 }
 
 /// Who wants the server's place.

@@ -90,7 +90,12 @@ impl Agents for AgentService {
     ) -> Result<Response<Self::LogsStream>, Status> {
         let (server, _) = agent(&request)?;
         self.check_trusted(&server).await?;
-        Ok(Response::new(agent_logs::take(self.parts.logs.clone(), server, request.into_inner())))
+        Ok(Response::new(agent_logs::take(
+            self.parts.logs.clone(),
+            Arc::clone(&self.parts.sessions),
+            server,
+            request.into_inner(),
+        )))
     }
 
     type FetchStream = Answers<v1::Chunk>;

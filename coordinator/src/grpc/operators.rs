@@ -61,6 +61,7 @@ impl Operators for OperatorService {
             now_ms: self.clock.now().0,
             identity: caller.identity.to_string(),
             role: caller.role.as_str().into(),
+            behind: self.rollouts.behind().await?,
             quarantined: quarantined.map(|server| server.name.to_string()).collect(),
         }))
     }
@@ -207,7 +208,8 @@ impl Operators for OperatorService {
                 && (request.environment.is_empty() || server.environment.as_str() == request.environment)
                 && (request.name.is_empty() || server.name.as_str() == request.name)
         };
-        let servers = all.into_iter().filter(wanted).map(|server| self.server(server)).collect();
+        let behind = self.rollouts.behind().await?;
+        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
         Ok(Response::new(v1::ListServersResponse { servers }))
     }
 
@@ -229,7 +231,8 @@ impl Operators for OperatorService {
         };
         self.registry.set_enablement(&name, &enablement).await?;
         tracing::info!(server = %name, ?enablement, by = %caller.identity, "server set");
-        Ok(Response::new(self.server(self.registry.get(&name).await?)))
+        let behind = self.rollouts.behind().await?;
+        Ok(Response::new(self.server(self.registry.get(&name).await?, &behind)))
     }
 
     async fn remove_server(
@@ -279,6 +282,11 @@ impl Operators for OperatorService {
         self.rollouts.abort(&caller, request.into_inner()).await.map(Response::new)
     }
 
+    async fn take_over(&self, request: Request<v1::TakeOverRequest>) -> Answer<v1::TakeOverResponse> {
+        let caller = caller(&request)?;
+        self.rollouts.take_over(&caller, request.into_inner()).await.map(Response::new)
+    }
+
     async fn list_rollouts(
         &self,
         request: Request<v1::ListRolloutsRequest>,
@@ -309,9 +317,9 @@ impl Operators for OperatorService {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl OperatorService {
-    fn server(&self, server: Server) -> v1::Server {
+    fn server(&self, server: Server, behind: &[v1::Behind]) -> v1::Server {
         let online = self.rollouts.is_online(&server.name);
-        view::server(server, if online { Presence::Online } else { Presence::Offline })
+        view::server(server, if online { Presence::Online } else { Presence::Offline }, behind)
     }
 
     /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.

@@ -7,6 +7,7 @@ use crate::{
     fleet::{AppReport, Enablement, Server},
     operators::Operator,
     repository::Artifact,
+    rollouts::Behind,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +16,13 @@ pub(super) enum Presence {
     Offline,
 }
 
-pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
+/// `behind`: all of the coordinator; the server is told with those of its own apps.
+pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) -> v1::Server {
+    let concerns = |behind: &&v1::Behind| {
+        behind.environment == server.environment.as_str()
+            && server.apps.keys().any(|app| behind.app == app.as_str())
+    };
+    let behind = behind.iter().filter(concerns).cloned().collect();
     let clock_skew = server.has_clock_skew();
     let subject = Subject::Agent { server: server.name.clone(), uid: server.uid };
     let (enabled, disabled_reason, disabled_by) = match server.enablement {
@@ -48,6 +55,19 @@ pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
         disabled_by,
         quarantined,
         quarantined_since_ms,
+        unknown_deployments: server.unknown_deployments,
+        behind,
+    }
+}
+
+pub(super) fn behind(behind: Behind) -> v1::Behind {
+    v1::Behind {
+        app: behind.app.into(),
+        environment: behind.environment.into(),
+        term: behind.term,
+        given: behind.given,
+        server: behind.server.into(),
+        seen_ms: behind.since.0,
     }
 }
 

@@ -138,6 +138,17 @@ impl Controller {
 
     /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.
     async fn send(&self, order: OrderRow) {
+        match store::held(self.store.read(), &order).await {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                tracing::info!(order = %order.id, server = %order.server, ?why, "kept until a person lifts it");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(order = %order.id, %error, "whether an order may be sent cannot be read");
+                return;
+            }
+        }
         let statements = match order.manifest {
             Some(manifest) => match self.repository.statements(manifest).await {
                 Ok(statements) => statements,

@@ -7,6 +7,7 @@
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | events in, engine, orders and changes out |
 //! | `after` | what is done once that is durable |
+//! | `behind` | what a coordinator does that was restored from a backup |
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
@@ -14,6 +15,7 @@
 
 mod admission;
 mod after;
+mod behind;
 mod controller;
 mod feed;
 mod follow;
@@ -35,7 +37,7 @@ pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Rep
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
 pub use retention::KEEP;
-pub use rows::{Again, Changed, DeploymentRow, LogLength, RolloutRow};
+pub use rows::{Again, Behind, Changed, DeploymentRow, LogLength, RolloutRow};
 pub use show::Shown;
 pub use start::{RollbackOf, RollbackRequest, StartRequest};
 pub use view::{StepState, StepView, View};

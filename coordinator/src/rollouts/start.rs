@@ -54,6 +54,7 @@ impl Controller {
         let StartRequest { app, version, environment, waves, selector, again, by } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
+        admission::check_behind(self.store.read(), &app, &environment).await?;
         let root = self.trust_roots.newest();
         admission::check_trust(&root, &app, &environment, now)?;
         let stocked = self.repository.of_version(&app, &version).await?;
@@ -141,6 +142,7 @@ impl Controller {
 
     pub async fn abort(self: &Arc<Self>, given: &str, reason: &str, by: &str) -> Result<Shown, NotStarted> {
         let shown = self.show(given).await?;
+        admission::check_behind(self.store.read(), &shown.row.app, &shown.row.environment).await?;
         let id = shown.row.id.clone();
         if shown.row.is_ended() {
             return Err(NotStarted::Ended { rollout: id });
@@ -159,8 +161,13 @@ impl Controller {
         selector: &Selector,
     ) -> Result<(RolloutRow, Vec<Server>), NotStarted> {
         let sources = match of {
-            RollbackOf::Rollout(given) => vec![self.show(&given).await?.row],
+            RollbackOf::Rollout(given) => {
+                let row = self.show(&given).await?.row;
+                admission::check_behind(self.store.read(), &row.app, &row.environment).await?;
+                vec![row]
+            }
             RollbackOf::Newest { app, environment } => {
+                admission::check_behind(self.store.read(), &app, &environment).await?;
                 let rows = store::list(self.store.read(), Some(&app), Some(&environment), 100).await?;
                 if rows.is_empty() {
                     return Err(NotStarted::NoRollout { app, environment });

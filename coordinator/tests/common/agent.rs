@@ -134,17 +134,19 @@ impl Agent {
         })
     }
 
+    /// The next order, and how many statements came with it; what a restored coordinator asks for is passed over.
     pub async fn order(&mut self) -> (Order, usize) {
-        match self.next().await.unwrap() {
-            Kind::Order(order) => {
-                (json::from_slice(&order.document, 1 << 20).unwrap(), order.statements.len())
-            }
-            other @ (Kind::Welcome(_)
-            | Kind::Heartbeat(_)
-            | Kind::EventAck(_)
-            | Kind::TrustRoots(_)
-            | Kind::Query(_)) => {
-                panic!("not an order: {other:?}")
+        loop {
+            match self.next().await.unwrap() {
+                Kind::Order(order) => {
+                    return (json::from_slice(&order.document, 1 << 20).unwrap(), order.statements.len());
+                }
+                Kind::Resend(_) => {}
+                other @ (Kind::Welcome(_)
+                | Kind::Heartbeat(_)
+                | Kind::EventAck(_)
+                | Kind::TrustRoots(_)
+                | Kind::Query(_)) => panic!("not an order: {other:?}"),
             }
         }
     }
@@ -162,10 +164,23 @@ impl Agent {
             body: json::to_vec(event).into(),
             journal_position: position,
         };
-        self.to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Event(event)) }).await.unwrap();
-        let ack = self.next().await.unwrap();
-        let deployment = order.deployment.to_string();
-        assert_eq!(ack, Kind::EventAck(v1::EventAck { deployment, sequence }));
+        self.send(agent_message::Kind::Event(event)).await;
+        let wanted = Kind::EventAck(v1::EventAck { deployment: order.deployment.to_string(), sequence });
+        loop {
+            match self.next().await.unwrap() {
+                // An order may come twice while its rollout and the session begin.
+                Kind::Order(_) | Kind::Resend(_) => {}
+                ack @ (Kind::Welcome(_)
+                | Kind::Heartbeat(_)
+                | Kind::EventAck(_)
+                | Kind::TrustRoots(_)
+                | Kind::Query(_)) => return assert_eq!(ack, wanted),
+            }
+        }
+    }
+
+    pub async fn send(&self, kind: agent_message::Kind) {
+        self.to.send(v1::AgentMessage { kind: Some(kind) }).await.unwrap();
     }
 
     pub async fn fetch(&mut self, what: What, offset: u64) -> Result<Vec<u8>, Status> {

@@ -7,5 +7,6 @@ mod bad_input;
 mod clones;
 mod kill;
 mod latency;
+mod restored;
 mod rollouts;
 mod scene;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use consign_common::trust::TrustRoot;
 use consign_proto::v1::{
-    EventAck, Heartbeat, Order, TrustRoots as Offered, agent_message::Kind as Said, coordinator_message::Kind,
+    EventAck, Heartbeat, Order, Resend, TrustRoots as Offered, agent_message::Kind as Said,
+    coordinator_message::Kind, resend,
 };
 use tokio::{net::TcpListener, time::timeout};
 
@@ -72,6 +73,26 @@ async fn answers_at_once_when_it_is_asked_for_a_sign_of_life() {
         }
     }
     assert_eq!(echo, 77);
+}
+
+#[tokio::test]
+async fn begins_a_new_session_when_the_coordinator_has_lost_what_it_had() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    let lost = |sequence| {
+        let lost = Some(resend::Lost::EventsAfter(sequence));
+        Kind::Resend(Resend { deployment: deployment().to_string(), lost })
+    };
+    // Nothing to tell again: the session goes on.
+    world.say(lost(9)).await;
+    agent.events.send(event(1)).await.unwrap();
+    assert!(matches!(world.news().await, Said::Event(_)));
+    world.say(lost(3)).await;
+    while world.heard().await.is_some() {}
+    assert!(matches!(world.heard().await.unwrap().kind, Some(Said::Hello(_))));
+    assert!(matches!(agent.told().await, Inbound::Connected));
 }
 
 #[tokio::test]

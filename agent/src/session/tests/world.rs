@@ -37,7 +37,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use crate::{
     fixture::{Authority, COORDINATOR, DAYS_90},
     identity::{TrustRoots, roots},
-    ports::{AppReport, Inbound, JournalMark, Ledger, Outbound, PendingLog},
+    ports::{AppReport, Inbound, JournalMark, Ledger, Lost, Outbound, PendingLog, Rewound},
     session::{convert::Host, dial::Dialer, proxy::Proxies, run::Session},
     status::Board,
 };
@@ -364,6 +364,13 @@ impl Ledger for TestLedger {
 
     async fn open_deployments(&self) -> Vec<Id> {
         vec![deployment()]
+    }
+
+    async fn rewind(&self, _: &Id, lost: Lost) -> Rewound {
+        match lost {
+            Lost::EventsAfter(3) => Rewound::Some,
+            Lost::EventsAfter(_) | Lost::Logs => Rewound::Nothing,
+        }
     }
 
     async fn pending_logs(&self) -> Vec<PendingLog> {

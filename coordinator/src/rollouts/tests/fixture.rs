@@ -224,7 +224,8 @@ impl Agent {
             other @ (ToAgent::EventAck { .. }
             | ToAgent::TrustRoots(_)
             | ToAgent::Heartbeat
-            | ToAgent::Ask(_)) => {
+            | ToAgent::Ask(_)
+            | ToAgent::Resend { .. }) => {
                 panic!("not an order: {other:?}")
             }
         }
