@@ -12,11 +12,13 @@ use std::{
 
 use consign_common::{
     limits::ArtifactLimits,
+    name::Id,
     time::{Clock as _, SystemClock, UnixMs},
     tls::{Identity, TlsError},
     trust::{Privilege, ServersWord},
 };
 use nix::unistd::{Uid, User};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use sd_notify::NotifyState;
 use tokio::{
     net::UnixListener,
@@ -33,7 +35,7 @@ use crate::{
     ledger::DiskLedger,
     logs,
     manager::{Manager, ManagerError},
-    ports::{Inbound, Ledger as _, Outbound},
+    ports::{Inbound, Ledger as _, NO_COORDINATOR, Outbound},
     session::{
         Host,
         dial::Dialer,
@@ -144,7 +146,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         dialer,
         identity: newest,
         roots,
-        host: Host { word: config.word, privilege, boot_id },
+        host: Host { word: config.word, privilege, boot_id, process: process_id()? },
         ledger: ledger.clone(),
         inbound,
         outbound,
@@ -246,6 +248,17 @@ pub(crate) fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
+/// Another one for every process, also where two are copies of one disk and share the boot, as containers do.
+fn process_id() -> Result<Id, DaemonError> {
+    let mut bits = [0; 16];
+    let failed = |_| DaemonError::System {
+        what: "make this process's id",
+        source: io::Error::other("the system has no randomness"),
+    };
+    SystemRandom::new().fill(&mut bits).map_err(failed)?;
+    Ok(Id::from_bytes(bits))
+}
+
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
@@ -287,7 +300,7 @@ async fn live(since: UnixMs, board: &Board, ledger: &DiskLedger) -> Live {
         agent_version: env!("CARGO_PKG_VERSION").into(),
         since,
         coordinator: board.link(),
-        apps: ledger.apps().await.into_iter().map(AppView::from).collect(),
+        apps: ledger.apps(NO_COORDINATOR).await.into_iter().map(AppView::from).collect(),
         deployments: ledger.deployments().await,
     }
 }

@@ -9,7 +9,7 @@ use consign_common::{
 
 use crate::{
     journal::{Journal, JournalError, Waits},
-    ports::{AppReport, Ledger, PendingLog},
+    ports::{AppReport, JournalMark, Ledger, Lost, PendingLog, Rewound},
     status::DeploymentView,
 };
 
@@ -56,16 +56,27 @@ impl DiskLedger {
 }
 
 impl Ledger for DiskLedger {
-    async fn apps(&self) -> Vec<AppReport> {
+    async fn apps(&self, coordinator: &str) -> Vec<AppReport> {
         let mut reports = Vec::new();
-        for report in answer(self.journal.app_reports().await) {
+        for report in answer(self.journal.app_reports(coordinator).await) {
             reports.push(self.with_current(report).await);
         }
         reports
     }
 
+    fn journal(&self) -> JournalMark {
+        self.journal.mark()
+    }
+
     async fn open_deployments(&self) -> Vec<Id> {
         answer(self.journal.open_deployments().await)
+    }
+
+    async fn rewind(&self, deployment: &Id, lost: Lost) -> Rewound {
+        self.journal.rewind(deployment, lost).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what the coordinator lost cannot be told again");
+            Rewound::Nothing
+        })
     }
 
     async fn pending_logs(&self) -> Vec<PendingLog> {

@@ -6,7 +6,7 @@ use std::{fmt, path::PathBuf};
 use consign_common::{
     deployment::{Attempt, Event},
     digest::Sha256,
-    name::{App, Id},
+    name::{App, Environment, Id},
     time::UnixMs,
     trust::OrderingNumber,
 };
@@ -53,16 +53,41 @@ pub struct PlannedStep {
     pub because: String,
 }
 
+/// What a coordinator that was restored from a backup no longer has of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    EventsAfter(u64),
+    /// What its attempts wrote.
+    Logs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewound {
+    /// There is something to send again.
+    Some,
+    Nothing,
+}
+
 /// What `Hello` says of an app.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppReport {
     pub app: Option<App>,
+    pub environment: Option<Environment>,
     pub good: Option<Sha256>,
     pub good_version: String,
     pub before: Option<Sha256>,
     pub current: Option<Sha256>,
     pub highest: OrderingNumber,
     pub term: u64,
+}
+
+/// Which journal this is, and how far it was ever written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalMark {
+    /// Made with the journal; a copy of the disk has the same one.
+    pub id: String,
+    /// Events that were ever written; durable, and never lower than what was said before.
+    pub position: u64,
 }
 
 /// An attempt's log file, as far as the coordinator does not have it yet.
@@ -77,14 +102,23 @@ pub struct PendingLog {
     pub length: Option<u64>,
 }
 
+/// For who asks locally: terms are a coordinator's, and none is told.
+pub const NO_COORDINATOR: &str = "";
+
 /// What the session and the log shipper ask of the journal. All answers come from disk: what is acknowledged here is
 /// never sent again.
 pub trait Ledger: Send + Sync + fmt::Debug {
-    /// What `Hello` says of every app.
-    fn apps(&self) -> impl Future<Output = Vec<AppReport>> + Send;
+    /// What `Hello` says of every app; the term is the highest one that this coordinator gave.
+    fn apps(&self, coordinator: &str) -> impl Future<Output = Vec<AppReport>> + Send;
+
+    /// As of now.
+    fn journal(&self) -> JournalMark;
 
     /// Deployments that have begun and not ended.
     fn open_deployments(&self) -> impl Future<Output = Vec<Id>> + Send;
+
+    /// What the coordinator lost is unacknowledged again.
+    fn rewind(&self, deployment: &Id, lost: Lost) -> impl Future<Output = Rewound> + Send;
 
     /// Every attempt's log that the coordinator does not have to its end, oldest first.
     fn pending_logs(&self) -> impl Future<Output = Vec<PendingLog>> + Send;

@@ -6,163 +6,26 @@ mod common;
 
 use std::time::Duration;
 
-use common::World;
+use common::{
+    World,
+    agent::{Agent, publish, start},
+};
 use consign_common::{
-    artifact::{MANIFEST_FORMAT, Manifest, write_full},
     deployment::{
         Attempt, DeploymentOutcome, Event, StepOutcome, StepSummary,
         log::{Stream, encode_into},
     },
     digest::Sha256,
-    json,
     plan::Phase,
     time::{Clock, SystemClock},
-    tls::Identity,
-    trust::{
-        Envelope, Order, OrderKind, OrderingNumber, Predicate, Published, STATEMENT_TYPE, Statement, Subject,
-    },
+    trust::OrderKind,
 };
-use consign_proto::v1::{
-    self, agent_message, agents_client::AgentsClient, coordinator_message::Kind, fetch_request::What,
-    follow_event,
-};
+use consign_proto::v1::{self, fetch_request::What, follow_event};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
-
-const PLAN: &str = r#"app = "shop"
-
-[[step]]
-name = "activate"
-activate = true
-"#;
+use tonic::Code;
 
 const ATTEMPT: Attempt = Attempt { phase: Phase::Deploy, step: 0, number: 1 };
-
-async fn publish(world: &World, version: &str) -> (Sha256, Vec<u8>) {
-    let manifest = Manifest {
-        format: MANIFEST_FORMAT.into(),
-        app: "shop".parse().unwrap(),
-        version: version.parse().unwrap(),
-        platform: None,
-        plan: PLAN.into(),
-        entries: Vec::new(),
-    };
-    let mut pack = Vec::new();
-    write_full(&manifest, std::io::empty(), &mut pack).unwrap();
-    let statement = Statement {
-        subject: Subject { name: "shop".into(), sha256: manifest.digest() },
-        predicate: Predicate::Published(Published {
-            app: manifest.app.clone(),
-            version: manifest.version.clone(),
-            platform: None,
-            number: OrderingNumber { epoch: 1, ms: SystemClock.now() },
-        }),
-    };
-    let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&world.owner.publisher]);
-    let mut admin = world.admin().await;
-    let begin = v1::BeginPublishRequest {
-        manifest: manifest.to_bytes().into(),
-        statement: envelope.to_vec().into(),
-        pack_length: pack.len() as u64,
-        pack_sha256: Sha256::of(&pack).as_bytes().to_vec().into(),
-    };
-    let upload = admin.begin_publish(begin).await.unwrap().into_inner().upload;
-    let chunk = v1::UploadChunk { upload, offset: 0, data: pack.clone().into() };
-    assert!(admin.upload_pack(tokio_stream::once(chunk)).await.unwrap().into_inner().complete);
-    (manifest.digest(), pack)
-}
-
-/// An agent that does what the test says.
-struct Agent {
-    client: AgentsClient<Channel>,
-    to: mpsc::Sender<v1::AgentMessage>,
-    from: Streaming<v1::CoordinatorMessage>,
-}
-
-impl Agent {
-    async fn connect(world: &World, identity: &Identity, environment: &str) -> Result<Self, Status> {
-        let mut client = AgentsClient::new(world.channel(Some(identity)).await.unwrap());
-        let (to, messages) = mpsc::channel(8);
-        let hello = v1::Hello {
-            protocol: 1,
-            environment: environment.into(),
-            now_ms: SystemClock.now().0,
-            trust_root_version: 1,
-            os: "linux".into(),
-            arch: "x86_64".into(),
-            ..v1::Hello::default()
-        };
-        to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Hello(hello)) }).await.unwrap();
-        let mut from = client.session(ReceiverStream::new(messages)).await?.into_inner();
-        let welcome = from.message().await?.and_then(|message| message.kind);
-        let Some(Kind::Welcome(welcome)) = welcome else { panic!("no welcome: {welcome:?}") };
-        assert_eq!(welcome.coordinator, world.owner.coordinator.as_str());
-        Ok(Self { client, to, from })
-    }
-
-    /// The next message that is no heartbeat.
-    async fn next(&mut self) -> Result<Kind, Status> {
-        let next = async {
-            loop {
-                match self.from.message().await? {
-                    Some(v1::CoordinatorMessage { kind: Some(Kind::Heartbeat(_)) }) => {}
-                    Some(v1::CoordinatorMessage { kind: Some(kind) }) => return Ok(kind),
-                    Some(v1::CoordinatorMessage { kind: None }) | None => {
-                        return Err(Status::cancelled("the stream ended"));
-                    }
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), next).await.expect("nothing came")
-    }
-
-    async fn order(&mut self) -> (Order, usize) {
-        match self.next().await.unwrap() {
-            Kind::Order(order) => {
-                (json::from_slice(&order.document, 1 << 20).unwrap(), order.statements.len())
-            }
-            other @ (Kind::Welcome(_)
-            | Kind::Heartbeat(_)
-            | Kind::EventAck(_)
-            | Kind::TrustRoots(_)
-            | Kind::Query(_)) => {
-                panic!("not an order: {other:?}")
-            }
-        }
-    }
-
-    async fn tell(&mut self, order: &Order, sequence: u64, event: &Event) {
-        let event = v1::Event {
-            deployment: order.deployment.to_string(),
-            sequence,
-            at_ms: SystemClock.now().0,
-            body: json::to_vec(event).into(),
-        };
-        self.to.send(v1::AgentMessage { kind: Some(agent_message::Kind::Event(event)) }).await.unwrap();
-        let ack = self.next().await.unwrap();
-        let deployment = order.deployment.to_string();
-        assert_eq!(ack, Kind::EventAck(v1::EventAck { deployment, sequence }));
-    }
-
-    async fn fetch(&mut self, what: What, offset: u64) -> Result<Vec<u8>, Status> {
-        let mut chunks = self.client.fetch(v1::FetchRequest { what: Some(what), offset }).await?.into_inner();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = chunks.message().await? {
-            bytes.extend(chunk.data);
-        }
-        Ok(bytes)
-    }
-}
-
-fn start(version: &str) -> v1::StartRolloutRequest {
-    v1::StartRolloutRequest {
-        app: "shop".into(),
-        version: version.into(),
-        environment: "staging".into(),
-        ..v1::StartRolloutRequest::default()
-    }
-}
 
 fn full_pack(digest: Sha256) -> What {
     What::Pack(v1::PackPair { from: String::new(), to: digest.to_string() })

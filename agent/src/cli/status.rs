@@ -17,7 +17,7 @@ use crate::{
     identity::TrustRoots,
     journal::{Journal, Waits},
     ledger::DiskLedger,
-    ports::Ledger as _,
+    ports::{Ledger as _, NO_COORDINATOR},
     state::{StatePaths, read_version},
     status::{self, AppView, DeploymentView, Link, Live},
 };
@@ -90,7 +90,7 @@ async fn from_disk(
     }
     let journal = Journal::open(paths.root()).await?;
     let ledger = DiskLedger::new(journal.clone(), &config.agent.apps);
-    let apps = ledger.apps().await.into_iter().map(AppView::from).collect();
+    let apps = ledger.apps(NO_COORDINATOR).await.into_iter().map(AppView::from).collect();
     let open = ledger.deployments().await;
     journal.close().await;
     Ok((apps, open))

@@ -16,7 +16,7 @@ use super::{Done, Global, Output, arguments::VerifyArguments, report::say, runti
 use crate::{
     journal::Journal,
     ledger::DiskLedger,
-    ports::{AppReport, Ledger as _},
+    ports::{AppReport, Ledger as _, NO_COORDINATOR},
     stage::{self, AppDirectory, release_name},
     state::read_version,
 };
@@ -46,7 +46,7 @@ pub(super) fn run(global: &Global, arguments: &VerifyArguments) -> Done {
     read_version(&config.agent.state)?;
     let reports = runtime()?.block_on(async {
         let journal = Journal::open(&config.agent.state).await?;
-        let reports = DiskLedger::new(journal.clone(), &config.agent.apps).apps().await;
+        let reports = DiskLedger::new(journal.clone(), &config.agent.apps).apps(NO_COORDINATOR).await;
         journal.close().await;
         Ok::<_, crate::journal::JournalError>(reports)
     })?;

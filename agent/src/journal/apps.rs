@@ -92,19 +92,6 @@ impl Journal {
                 .await?;
         rows.iter().map(|(app, environment)| Ok((parse(app)?, parse(environment)?))).collect()
     }
-
-    /// The highest term seen for an app, from whichever coordinator sent last.
-    pub(super) async fn highest_term(
-        &self,
-        app: &App,
-        environment: &Environment,
-    ) -> Result<u64, JournalError> {
-        let query = sqlx::query_scalar::<_, Option<i64>>(
-            "SELECT max(term) FROM terms WHERE app = ? AND environment = ?",
-        );
-        let term = query.bind(app.as_str()).bind(environment.as_str()).fetch_one(self.pool()).await?;
-        to_u64(term.unwrap_or_default())
-    }
 }
 
 pub(super) async fn settle(

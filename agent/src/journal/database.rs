@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,9 @@ use sqlx::{
 };
 
 use tokio::sync::Notify;
+
+use super::{column::to_u64, events::Appended};
+use crate::ports::JournalMark;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -27,6 +33,9 @@ pub struct Journal {
     pool: SqlitePool,
     deployments: PathBuf,
     appended: Arc<Notify>,
+    id: Arc<str>,
+    /// Of the newest durable event.
+    position: Arc<AtomicU64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +109,26 @@ impl Journal {
             return Err(JournalError::Damaged { path, why: check });
         }
         MIGRATIONS.run(&pool).await.map_err(|error| migrate_error(path, error))?;
-        Ok(Self { pool, deployments, appended: Arc::default() })
+        let (id, position): (String, i64) =
+            sqlx::query_as("SELECT id, position FROM journal").fetch_one(&pool).await?;
+        let position = Arc::new(AtomicU64::new(to_u64(position)?));
+        Ok(Self { pool, deployments, appended: Arc::default(), id: id.into(), position })
+    }
+
+    /// Which journal this is, and how far it has been written.
+    pub fn mark(&self) -> JournalMark {
+        JournalMark { id: self.id.to_string(), position: self.position.load(Ordering::Acquire) }
     }
 
     /// Told of every event that was written.
     pub fn appended(&self) -> Arc<Notify> {
         self.appended.clone()
+    }
+
+    /// An event is durable now.
+    pub(super) fn has_appended(&self, appended: &Appended) {
+        self.position.fetch_max(appended.position, Ordering::AcqRel);
+        self.appended.notify_one();
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {

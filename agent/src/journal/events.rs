@@ -34,13 +34,13 @@ impl Journal {
         pointers: Option<(&Environment, &Pointers)>,
     ) -> Result<u64, JournalError> {
         let mut write = self.write().await?;
-        let sequence = append(&mut write, deployment, at, event).await?;
+        let appended = append(&mut write, deployment, at, event).await?;
         if let Some((environment, pointers)) = pointers {
             apps::settle(&mut write, deployment, environment, pointers).await?;
         }
         write.commit().await?;
-        self.appended().notify_one();
-        Ok(sequence)
+        self.has_appended(&appended);
+        Ok(appended.sequence)
     }
 
     /// All events of a deployment, in order.
@@ -102,12 +102,20 @@ impl Journal {
     }
 }
 
+/// Where an event came to stand.
+#[derive(Debug)]
+pub(super) struct Appended {
+    pub(super) sequence: u64,
+    /// Of the whole journal.
+    pub(super) position: u64,
+}
+
 pub(super) async fn append(
     write: &mut Transaction<'static, Sqlite>,
     deployment: &Id,
     at: UnixMs,
     event: &Event,
-) -> Result<u64, JournalError> {
+) -> Result<Appended, JournalError> {
     let body = String::from_utf8(json::to_vec(event)).map_err(JournalError::value)?;
     if body.len() > EVENT_BYTES {
         return Err(JournalError::EventTooLong { bytes: body.len(), max: EVENT_BYTES });
@@ -123,6 +131,9 @@ pub(super) async fn append(
         .bind(from_u64(at.0))
         .bind(body)
         .execute(&mut **write)
+        .await?;
+    let position: i64 = sqlx::query_scalar("UPDATE journal SET position = position + 1 RETURNING position")
+        .fetch_one(&mut **write)
         .await?;
     let id = deployment.as_str();
     match event {
@@ -163,7 +174,7 @@ pub(super) async fn append(
         | Event::Confirmed { .. }
         | Event::Unconfirmed { .. } => {}
     }
-    to_u64(sequence)
+    Ok(Appended { sequence: to_u64(sequence)?, position: to_u64(position)? })
 }
 
 fn record((deployment, sequence, at, body): (String, i64, i64, String)) -> Result<Record, JournalError> {

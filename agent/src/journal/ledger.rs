@@ -6,7 +6,7 @@ use super::{
     Journal, JournalError,
     column::{from_u64, parse, to_u64},
 };
-use crate::ports::{AppReport, PendingLog};
+use crate::ports::{AppReport, Lost, PendingLog, Rewound};
 
 impl Journal {
     /// Every attempt's log that the coordinator does not have to its end, oldest first.
@@ -49,19 +49,46 @@ impl Journal {
         Ok(())
     }
 
-    /// What `Hello` says of every app, but for `current`, which the journal does not know.
-    pub async fn app_reports(&self) -> Result<Vec<AppReport>, JournalError> {
+    /// A coordinator that was restored from a backup lost what it had acknowledged. With events come the logs, as far as
+    /// they have not been removed here: which of them it has, it says when they come.
+    pub async fn rewind(&self, deployment: &Id, lost: Lost) -> Result<Rewound, JournalError> {
+        let mut write = self.write().await?;
+        if let Lost::EventsAfter(sequence) = lost {
+            let sequence = from_u64(sequence);
+            let rewound =
+                sqlx::query("UPDATE deployments SET acknowledged = ?1 WHERE id = ?2 AND acknowledged > ?1")
+                    .bind(sequence)
+                    .bind(deployment.as_str())
+                    .execute(&mut *write)
+                    .await?;
+            if rewound.rows_affected() == 0 {
+                return Ok(Rewound::Nothing);
+            }
+        }
+        if self.deployments().join(deployment.as_str()).exists() {
+            sqlx::query("UPDATE logs SET acknowledged = 0 WHERE deployment = ?")
+                .bind(deployment.as_str())
+                .execute(&mut *write)
+                .await?;
+        }
+        write.commit().await?;
+        Ok(Rewound::Some)
+    }
+
+    /// What `Hello` says of every app to this coordinator, but for `current`, which the journal does not know.
+    pub async fn app_reports(&self, coordinator: &str) -> Result<Vec<AppReport>, JournalError> {
         let mut reports = Vec::new();
         for (app, environment) in self.known_apps().await? {
-            let memory = self.memory(&app, &environment, "").await?;
+            let memory = self.memory(&app, &environment, coordinator).await?;
             reports.push(AppReport {
                 good: memory.good.as_ref().map(|good| good.manifest),
                 good_version: memory.good.map(|good| good.version.to_string()).unwrap_or_default(),
                 before: memory.before.map(|before| before.manifest),
                 current: None,
                 highest: memory.highest.unwrap_or_default(),
-                term: self.highest_term(&app, &environment).await?,
+                term: memory.term,
                 app: Some(app),
+                environment: Some(environment),
             });
         }
         Ok(reports)

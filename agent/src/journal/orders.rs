@@ -101,10 +101,10 @@ impl Journal {
             .execute(&mut *write)
             .await?;
         }
-        let sequence = events::append(&mut write, &order.deployment, order.at, event).await?;
+        let appended = events::append(&mut write, &order.deployment, order.at, event).await?;
         write.commit().await?;
-        self.appended().notify_one();
-        Ok(sequence)
+        self.has_appended(&appended);
+        Ok(appended.sequence)
     }
 
     /// An order about a deployment was verified: it is the agent's now. The same one again, still under way when it came,

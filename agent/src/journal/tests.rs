@@ -10,7 +10,10 @@ use consign_common::{
 use tempfile::TempDir;
 
 use super::{Accepted, Journal, JournalError, Known, Received};
-use crate::core::Pointers;
+use crate::{
+    core::Pointers,
+    ports::{Lost, Rewound},
+};
 
 fn id(byte: u8) -> Id {
     Id::from_bytes([byte; 16])
@@ -182,7 +185,7 @@ async fn pointers_move_with_the_end_of_the_deployment() {
     let memory = journal.memory(&"shop".parse().unwrap(), &environment, "c1").await.unwrap();
     assert_eq!((memory.good, memory.before, memory.succeeded), (Some(good), None, Some(number(100))));
     assert!(journal.open_deployments().await.unwrap().is_empty());
-    assert_eq!(journal.app_reports().await.unwrap()[0].good_version, "1");
+    assert_eq!(journal.app_reports("c1").await.unwrap()[0].good_version, "1");
 }
 
 #[tokio::test]
@@ -236,6 +239,61 @@ async fn a_journal_that_cannot_be_trusted_stops_the_agent() {
     journal.close().await;
     let error = Journal::open(dir.path()).await.unwrap_err();
     assert!(error.to_string().contains("newer version of consign-agent"), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_restored_coordinator_lost_is_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let attempt = Attempt { phase: consign_common::plan::Phase::Deploy, step: 0, number: 1 };
+    let started = Event::Started { attempt, boot_id: "b".into() };
+    journal.append(&deployment, UnixMs(6), &started, None).await.unwrap();
+    fs::create_dir_all(journal.deployments().join(deployment.as_str())).unwrap();
+    journal.acknowledge(&deployment, 2).await.unwrap();
+    journal.log_acknowledged(&deployment, attempt, 700).await.unwrap();
+
+    let unacknowledged = async || journal.unacknowledged_after(0, 10).await.unwrap().len();
+    assert_eq!(journal.rewind(&deployment, Lost::EventsAfter(2)).await.unwrap(), Rewound::Nothing);
+    assert_eq!(journal.rewind(&id(9), Lost::EventsAfter(0)).await.unwrap(), Rewound::Nothing);
+    assert_eq!((unacknowledged().await, journal.pending_logs().await.unwrap()[0].acknowledged), (0, 700));
+    assert_eq!(journal.rewind(&deployment, Lost::EventsAfter(1)).await.unwrap(), Rewound::Some);
+    assert_eq!((unacknowledged().await, journal.pending_logs().await.unwrap()[0].acknowledged), (1, 0));
+    journal.log_acknowledged(&deployment, attempt, 700).await.unwrap();
+    assert_eq!(journal.rewind(&deployment, Lost::Logs).await.unwrap(), Rewound::Some);
+    assert_eq!(journal.pending_logs().await.unwrap()[0].acknowledged, 0);
+}
+
+#[tokio::test]
+async fn its_mark_is_its_own_and_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let new = journal.mark();
+    assert_eq!((new.id.len(), new.position), (32, 0));
+    let deployment = accept(&journal, 1, 1, 100).await;
+    let event = Event::Cancelling { order: id(9), because: "x".into() };
+    journal.append(&deployment, UnixMs(6), &event, None).await.unwrap();
+    assert_eq!(journal.mark().position, 2);
+    // Whatever is pruned one day: what was written stays counted.
+    sqlx::query("DELETE FROM events").execute(journal.pool()).await.unwrap();
+    journal.close().await;
+    let again = open(&dir).await;
+    assert_eq!((again.mark().id, again.mark().position), (new.id.clone(), 2));
+    let other = tempfile::tempdir().unwrap();
+    assert_ne!(open(&other).await.mark().id, new.id);
+}
+
+/// A journal of the version before has events already, and they count.
+#[tokio::test]
+async fn an_older_journal_gets_a_mark_that_counts_what_it_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    accept(&journal, 1, 1, 100).await;
+    for undo in ["DROP TABLE journal", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
+        sqlx::query(undo).execute(journal.pool()).await.unwrap();
+    }
+    journal.close().await;
+    assert_eq!(open(&dir).await.mark().position, 1);
 }
 
 #[tokio::test]

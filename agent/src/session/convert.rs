@@ -2,6 +2,7 @@
 
 use consign_common::{
     json,
+    name::Id,
     time::UnixMs,
     trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE},
 };
@@ -10,7 +11,7 @@ use consign_proto::v1::{
     TrustRootTaken, agent_message::Kind,
 };
 
-use crate::ports::{Answer, AppReport, Outbound};
+use crate::ports::{Answer, AppReport, JournalMark, Outbound};
 
 /// Raised with every addition to the wire; two versions of skew work both ways.
 pub(super) const PROTOCOL: u32 = 1;
@@ -26,6 +27,8 @@ pub struct Host {
     pub word: ServersWord,
     pub privilege: Privilege,
     pub boot_id: String,
+    /// Random, of this process: by it the coordinator tells a line that was lost from a second agent.
+    pub process: Id,
 }
 
 pub(super) fn hello(
@@ -34,6 +37,7 @@ pub(super) fn hello(
     trust_root_version: u64,
     apps: Vec<AppReport>,
     open: Vec<String>,
+    journal: JournalMark,
 ) -> AgentMessage {
     message(Kind::Hello(Hello {
         protocol: PROTOCOL,
@@ -44,27 +48,36 @@ pub(super) fn hello(
         boot_id: host.boot_id.clone(),
         now_ms: now.0,
         trust_root_version,
-        apps: apps.into_iter().map(app_state).collect(),
+        // A server that was moved to another environment remembers the one before, too.
+        apps: apps
+            .into_iter()
+            .filter(|app| app.environment.as_ref().is_none_or(|own| *own == host.word.environment))
+            .map(app_state)
+            .collect(),
         os: std::env::consts::OS.into(),
         arch: std::env::consts::ARCH.into(),
         root: host.privilege == Privilege::Root,
         open_deployments: open,
-        journal: String::new(),
-        journal_position: 0,
+        journal: journal.id,
+        journal_position: journal.position,
+        process: host.process.to_string(),
     }))
 }
 
-pub(super) fn heartbeat(now: UnixMs) -> AgentMessage {
-    message(Kind::Heartbeat(Heartbeat { now_ms: now.0 }))
+/// `echo`: what the coordinator's heartbeat asks to hear, or 0.
+pub(super) fn heartbeat(now: UnixMs, echo: u64) -> AgentMessage {
+    message(Kind::Heartbeat(Heartbeat { now_ms: now.0, echo }))
 }
 
-pub(super) fn outbound(outbound: Outbound) -> AgentMessage {
+/// `position`: the journal's, now.
+pub(super) fn outbound(outbound: Outbound, position: u64) -> AgentMessage {
     message(match outbound {
         Outbound::Event { deployment, sequence, at, body } => Kind::Event(Event {
             deployment: deployment.into(),
             sequence,
             at_ms: at.0,
             body: json::to_vec(&body).into(),
+            journal_position: position,
         }),
         Outbound::Refused { order, code, message } => {
             Kind::Refused(Refused { order: order.into(), code, message })
@@ -99,7 +112,7 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, good, good_version, before, current, highest, term } = report;
+    let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
     let hex = |digest: Option<consign_common::digest::Sha256>| {
         digest.map(|digest| digest.to_string()).unwrap_or_default()
     };

@@ -88,7 +88,8 @@ impl<L: Ledger> Session<L> {
     async fn serve(&mut self, connection: Connection) -> SessionEnd {
         let mut client = AgentsClient::new(connection.channel)
             .max_decoding_message_size(consign_common::limits::MESSAGE_BYTES);
-        let opening = Stream::open(&mut client, &self.host, self.ledger.as_ref(), &self.roots);
+        let (host, ledger) = (&self.host, self.ledger.as_ref());
+        let opening = Stream::open(&mut client, host, &connection.coordinator, ledger, &self.roots);
         let (stream, welcome) = match discarding(&mut self.outbound, opening).await {
             Ok(opened) => opened,
             Err(end) => return end,
@@ -104,6 +105,7 @@ impl<L: Ledger> Session<L> {
         });
         let session = stream.serve(
             connection.coordinator,
+            ledger,
             &self.roots,
             &self.inbound,
             &mut self.outbound,

@@ -10,8 +10,8 @@ use consign_common::{
     time::{Clock as _, SystemClock},
 };
 use consign_proto::v1::{
-    AgentMessage, CoordinatorMessage, Order, Query, TrustRoots as Offered, Welcome,
-    agents_client::AgentsClient, coordinator_message::Kind,
+    AgentMessage, CoordinatorMessage, Heartbeat, Order, Query, Resend, TrustRoots as Offered, Welcome,
+    agents_client::AgentsClient, coordinator_message::Kind, resend,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     identity::{TrustRoots, roots::RootsError},
-    ports::{Inbound, Ledger, Outbound},
+    ports::{Inbound, Ledger, Lost, Outbound, Rewound},
 };
 
 /// Messages on their way out. More waits in the journal.
@@ -61,6 +61,8 @@ pub(super) enum SessionEnd {
     Malformed(&'static str),
     #[error("the certificate was renewed")]
     NewIdentity,
+    #[error("the coordinator was restored from a backup; what it lost is told again")]
+    Rewound,
     #[error("this agent is stopping")]
     ManagerEnded,
 }
@@ -74,6 +76,7 @@ impl SessionEnd {
             | Self::Silent(_)
             | Self::Malformed(_)
             | Self::NewIdentity
+            | Self::Rewound
             | Self::ManagerEnded => true,
         }
     }
@@ -91,13 +94,15 @@ impl Stream {
     pub(super) async fn open(
         client: &mut AgentsClient<Channel>,
         host: &Host,
+        coordinator: &str,
         ledger: &impl Ledger,
         roots: &TrustRoots,
     ) -> Result<(Self, Welcome), SessionEnd> {
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
-        let apps = ledger.apps().await;
-        let hello = convert::hello(host, SystemClock.now(), roots.current().version, apps, open);
+        let apps = ledger.apps(coordinator).await;
+        let version = roots.current().version;
+        let hello = convert::hello(host, SystemClock.now(), version, apps, open, ledger.journal());
         outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
         let welcomed = timeout(WELCOME_WITHIN, async {
             let mut incoming =
@@ -110,7 +115,8 @@ impl Stream {
                     | Kind::Order(_)
                     | Kind::EventAck(_)
                     | Kind::TrustRoots(_)
-                    | Kind::Query(_),
+                    | Kind::Query(_)
+                    | Kind::Resend(_),
                 )
                 | None => Err(SessionEnd::Malformed("its first message is not a welcome")),
             }
@@ -128,6 +134,7 @@ impl Stream {
     pub(super) async fn serve(
         mut self,
         coordinator: String,
+        ledger: &impl Ledger,
         roots: &std::sync::Arc<TrustRoots>,
         inbound: &mpsc::Sender<Inbound>,
         outbound: &mut mpsc::Receiver<Outbound>,
@@ -168,6 +175,19 @@ impl Stream {
                     match receive(message, &coordinator) {
                         Ok(Received::Nothing) => {}
                         Ok(Received::ForManager(message)) => for_manager = Some(message),
+                        Ok(Received::Asked { echo }) => {
+                            let alive = convert::heartbeat(SystemClock.now(), echo);
+                            if self.outgoing.send(alive).await.is_err() {
+                                return SessionEnd::Closed;
+                            }
+                        }
+                        Ok(Received::Resend { deployment, lost }) => {
+                            match ledger.rewind(&deployment, lost).await {
+                                // Everything that is on its way starts over from the journal with the next session.
+                                Rewound::Some => return SessionEnd::Rewound,
+                                Rewound::Nothing => {}
+                            }
+                        }
                         Ok(Received::TrustRoots(offered)) => {
                             let taken = take(roots.clone(), offered).await;
                             if self.outgoing.send(taken).await.is_err() {
@@ -182,7 +202,7 @@ impl Stream {
                         if begins_or_ends_a_log(&said) {
                             logs_changed.notify_one();
                         }
-                        for_coordinator = Some(convert::outbound(said));
+                        for_coordinator = Some(convert::outbound(said, ledger.journal().position));
                     }
                     None => return SessionEnd::ManagerEnded,
                 },
@@ -191,7 +211,7 @@ impl Stream {
                         return SessionEnd::Silent(patience);
                     }
                     // A full queue is a line that is busy or dead; silence will tell which.
-                    drop(self.outgoing.try_send(convert::heartbeat(SystemClock.now())));
+                    drop(self.outgoing.try_send(convert::heartbeat(SystemClock.now(), 0)));
                 }
             }
         }
@@ -200,6 +220,14 @@ impl Stream {
 
 enum Received {
     Nothing,
+    /// For a sign of life, with this number.
+    Asked {
+        echo: u64,
+    },
+    Resend {
+        deployment: Id,
+        lost: Lost,
+    },
     ForManager(Inbound),
     TrustRoots(Offered),
 }
@@ -221,6 +249,16 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
                 ack.deployment.parse().map_err(|_| "an acknowledgement for no deployment")?;
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
         }
+        Some(Kind::Resend(Resend { deployment, lost })) => {
+            let deployment = deployment.parse().map_err(|_| "a loss of no deployment")?;
+            match lost {
+                Some(resend::Lost::EventsAfter(sequence)) => {
+                    Ok(Received::Resend { deployment, lost: Lost::EventsAfter(sequence) })
+                }
+                Some(resend::Lost::Logs(_)) => Ok(Received::Resend { deployment, lost: Lost::Logs }),
+                None => Ok(Received::Nothing),
+            }
+        }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
         Some(Kind::Query(Query { id, order })) => {
             let Order { document, statements } = order.ok_or("a query about no order")?;
@@ -234,6 +272,7 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
                 connected: coordinator.into(),
             }))
         }
+        Some(Kind::Heartbeat(Heartbeat { echo, .. })) if echo != 0 => Ok(Received::Asked { echo }),
         Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
         Some(Kind::Welcome(_)) => Err("a second welcome"),
         // A kind that a newer coordinator knows.

@@ -79,3 +79,9 @@ CREATE TABLE terms (
     term        INTEGER NOT NULL,
     PRIMARY KEY (app, environment, coordinator)
 ) STRICT;
+
+CREATE TABLE journal (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    id       TEXT    NOT NULL,
+    position INTEGER NOT NULL
+) STRICT;

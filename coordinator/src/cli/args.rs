@@ -6,8 +6,9 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    artifacts::ArtifactCommand, client::Target, init::InitArgs, key::KeyCommand, operator::OperatorCommand,
-    print::Format, rollout::RolloutCommand, server::ServerCommand, trust::TrustCommand,
+    artifacts::ArtifactCommand, client::Target, env::EnvCommand, init::InitArgs, key::KeyCommand,
+    operator::OperatorCommand, print::Format, rollout::RolloutCommand, server::ServerCommand,
+    trust::TrustCommand,
 };
 use crate::serve;
 
@@ -82,6 +83,9 @@ pub(super) enum Command {
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),
+    /// Environments: what holds for an app in one of them
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// Operators: people and CI with identities of their own
     #[command(subcommand)]
     Operator(OperatorCommand),

@@ -79,6 +79,13 @@ pub struct Server {
     pub enabled: bool,
     pub disabled_reason: String,
     pub disabled_by: String,
+    /// Why nothing is deployed to it and its agent gets no session; empty if it is not.
+    pub quarantined: String,
+    pub quarantined_since_ms: u64,
+    /// Deployments that its agent told of and the coordinator does not have.
+    pub unknown_deployments: u64,
+    /// Of its apps.
+    pub behind: Vec<Behind>,
     pub agent_version: String,
     pub last_seen_ms: u64,
     /// The agent's clock minus the coordinator's.
@@ -125,6 +132,32 @@ pub struct Status {
     pub now_ms: u64,
     pub identity: String,
     pub role: String,
+    /// Servers that wait for a person.
+    pub quarantined: Vec<String>,
+    /// Where agents have seen more than this coordinator knows: nothing is started there until `env take-over`.
+    pub behind: Vec<Behind>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Behind {
+    pub app: String,
+    pub environment: String,
+    /// The highest term that an agent has seen.
+    pub term: u64,
+    /// The highest one that this coordinator gave.
+    pub given: u64,
+    /// Whose agent that is.
+    pub server: String,
+    pub seen_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TakenOver {
+    /// What it was.
+    #[serde(flatten)]
+    pub behind: Behind,
+    /// From which it goes on.
+    pub new_term: u64,
 }
 
 /// One line of `--follow --output json`, and of `rollout logs --output json`.
@@ -255,6 +288,10 @@ impl From<v1::Server> for Server {
             enabled: wire.enabled,
             disabled_reason: wire.disabled_reason,
             disabled_by: wire.disabled_by,
+            quarantined: wire.quarantined,
+            quarantined_since_ms: wire.quarantined_since_ms,
+            unknown_deployments: wire.unknown_deployments,
+            behind: wire.behind.into_iter().map(Into::into).collect(),
             agent_version: wire.agent_version,
             last_seen_ms: wire.last_seen_ms,
             clock_offset_ms: wire.clock_offset_ms,
@@ -309,6 +346,27 @@ impl From<v1::StatusResponse> for Status {
             now_ms: wire.now_ms,
             identity: wire.identity,
             role: wire.role,
+            quarantined: wire.quarantined,
+            behind: wire.behind.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<v1::Behind> for Behind {
+    fn from(wire: v1::Behind) -> Self {
+        Self {
+            app: wire.app,
+            environment: wire.environment,
+            term: wire.term,
+            given: wire.given,
+            server: wire.server,
+            seen_ms: wire.seen_ms,
+        }
+    }
+}
+
+impl From<v1::TakeOverResponse> for TakenOver {
+    fn from(wire: v1::TakeOverResponse) -> Self {
+        Self { behind: wire.behind.unwrap_or_default().into(), new_term: wire.term }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     output::Server,
     print::{Format, Printer},
     profile::Home,
+    status::behind_text,
     text::{ago, pairs, parse_span, short, span, table},
     trust,
 };
@@ -32,8 +33,8 @@ pub(crate) enum ServerCommand {
     List(ListArgs),
     /// Show one server
     Show(NameArgs),
-    /// Let a disabled server take part in rollouts again
-    Enable(NameArgs),
+    /// Let a disabled or quarantined server take part in rollouts again
+    Enable(EnableArgs),
     /// Keep a server out of rollouts
     Disable(DisableArgs),
     /// Remove a server: its identity ends within a second
@@ -70,6 +71,15 @@ pub(crate) struct ListArgs {
 pub(crate) struct NameArgs {
     /// The server's name
     name: ServerName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnableArgs {
+    /// The server's name
+    name: ServerName,
+    /// Of a quarantined one that was not enrolled anew: why there is only one agent of that name
+    #[arg(long)]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -113,7 +123,9 @@ pub(super) async fn run(
             })?;
             printer.show(&server, |server| show_text(server, SystemClock.now()))
         }
-        ServerCommand::Enable(args) => set(args.name, true, String::new(), client, printer).await,
+        ServerCommand::Enable(args) => {
+            set(args.name, true, args.reason.unwrap_or_default(), client, printer).await
+        }
         ServerCommand::Disable(args) => set(args.name, false, args.reason, client, printer).await,
         ServerCommand::Remove(args) => {
             let request = unary(v1::RemoveServerRequest { name: args.name.to_string() });
@@ -240,6 +252,12 @@ pub(super) fn seconds(span: Duration) -> Result<u32> {
 /// What a person should know first of a server.
 fn state(server: &Server) -> String {
     let mut words = vec![if server.online { "online" } else { "offline" }.to_owned()];
+    if !server.quarantined.is_empty() {
+        words.push("QUARANTINED".into());
+    }
+    if !server.behind.is_empty() {
+        words.push("coordinator BEHIND".into());
+    }
     if !server.enabled {
         words.push("disabled".into());
     }
@@ -295,6 +313,14 @@ fn list_text(servers: &[Server], now: UnixMs) -> String {
     table(&["SERVER", "ENVIRONMENT", "STATE", "SEEN", "APPS", "LABELS"], &rows)
 }
 
+/// How a person ends a quarantine.
+fn what_now(server: &Server) -> String {
+    format!(
+        "enrol the right one anew (consign server token --name {0} --env {1} --replace), then consign server enable {0}",
+        server.name, server.environment
+    )
+}
+
 fn seen(server: &Server, now: UnixMs) -> String {
     if server.online { "now".into() } else { ago(server.last_seen_ms, now) }
 }
@@ -310,6 +336,20 @@ fn show_text(server: &Server, now: UnixMs) -> String {
             rows.push(vec![name.into(), value]);
         }
     };
+    if !server.quarantined.is_empty() {
+        row("quarantined", format!("since {}: {}", UnixMs(server.quarantined_since_ms), server.quarantined));
+        row("what now", what_now(server));
+    }
+    for behind in &server.behind {
+        row("behind", behind_text(behind));
+    }
+    if server.unknown_deployments > 0 {
+        let count = server.unknown_deployments;
+        row(
+            "unknown",
+            format!("{count} deployments that its agent told of are not known to this coordinator"),
+        );
+    }
     if !server.enabled {
         row("disabled", format!("by {}: {}", server.disabled_by, server.disabled_reason));
     }
@@ -339,7 +379,7 @@ fn show_text(server: &Server, now: UnixMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::ServerApp;
+    use crate::cli::output::{Behind, ServerApp};
 
     fn server(name: &str) -> Server {
         Server {
@@ -350,6 +390,10 @@ mod tests {
             enabled: true,
             disabled_reason: String::new(),
             disabled_by: String::new(),
+            quarantined: String::new(),
+            quarantined_since_ms: 0,
+            unknown_deployments: 0,
+            behind: vec![],
             agent_version: "0.1.0".into(),
             last_seen_ms: 1_700_000_000_000,
             clock_offset_ms: 12,
@@ -379,7 +423,32 @@ mod tests {
         (skewed.clock_skew, skewed.clock_offset_ms) = (true, -7_200_000);
         let mut away = server("web-3");
         (away.online, away.enabled, away.apps) = (false, false, vec![]);
-        insta::assert_snapshot!(list_text(&[server("web-1"), skewed, away], NOW));
+        let mut cloned = server("web-4");
+        (cloned.online, cloned.quarantined) = (false, "two agents".into());
+        insta::assert_snapshot!(list_text(&[server("web-1"), skewed, away, cloned], NOW));
+    }
+
+    #[test]
+    fn a_quarantined_server_says_why_and_what_now() {
+        let mut cloned = server("web-1");
+        (cloned.online, cloned.quarantined_since_ms) = (false, 1_700_000_000_000);
+        cloned.quarantined = "two agents were connected under its identity at once".into();
+        insta::assert_snapshot!(show_text(&cloned, NOW));
+    }
+
+    #[test]
+    fn a_server_that_is_ahead_of_the_coordinator_says_so() {
+        let mut ahead = server("web-1");
+        ahead.unknown_deployments = 2;
+        ahead.behind = vec![Behind {
+            app: "shop".into(),
+            environment: "staging".into(),
+            term: 7,
+            given: 5,
+            server: "web-1".into(),
+            seen_ms: 1_700_000_000_000,
+        }];
+        insta::assert_snapshot!(show_text(&ahead, NOW));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use consign_proto::v1;
 use super::{
     client::{Client, unary},
     failure::Result,
-    output::Status,
+    output::{Behind, Status},
     print::Printer,
 };
 
@@ -21,7 +21,7 @@ pub(super) async fn run(client: &Client, printer: &Printer) -> Result<()> {
 }
 
 fn text(status: &Status) -> String {
-    format!(
+    let mut text = format!(
         "coordinator  {} (consign {})
 you          {} ({})
 servers      {} of {} online
@@ -39,5 +39,24 @@ trust root   {}, valid until {}
         status.rollouts_active,
         status.trust_root_version,
         UnixMs(status.trust_root_expires_ms),
+    );
+    for server in &status.quarantined {
+        let server = escape_line(server);
+        text += &format!(
+            "QUARANTINED  {server}: nothing is deployed to it; `consign server show {server}` says why\n"
+        );
+    }
+    for behind in &status.behind {
+        text += &format!("BEHIND       {}\n", escape_line(&behind_text(behind)));
+    }
+    text
+}
+
+/// Why nothing is started there, and what ends that.
+pub(super) fn behind_text(behind: &Behind) -> String {
+    let Behind { app, environment, term, given, server, .. } = behind;
+    format!(
+        "{app} in {environment}: {server} has seen term {term}, this coordinator gave {given}: it was restored from a backup; \
+         see what runs, then consign env take-over {app} --env {environment} --reason WHY"
     )
 }

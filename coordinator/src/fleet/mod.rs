@@ -1,11 +1,13 @@
 //! The fleet: servers as rows (who they are and what their agents said last), and how an operator chooses among them.
 
+mod quarantine;
 mod registry;
 mod selector;
 mod server;
 mod sessions;
 
+pub use quarantine::{Greeting, Lifted};
 pub use registry::{NewServer, Registry, RegistryError};
 pub use selector::{InvalidSelector, Selector};
-pub use server::{AppReport, Enablement, Report, Server};
-pub use sessions::{Sent, Session, Sessions, ToAgent};
+pub use server::{AppReport, Enablement, JournalMark, Quarantine, Report, Server};
+pub use sessions::{Claim, Entered, Lost, Occupant, Sent, Session, Sessions, Sign, ToAgent};

@@ -10,7 +10,7 @@ use consign_common::{
 };
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{AppReport, Enablement, Report, Server};
+use super::{AppReport, Enablement, Greeting, JournalMark, Report, Server, quarantine};
 use crate::store::{
     Store, StoreError,
     column::{from_u64, parse, parse_opt, to_u64},
@@ -18,7 +18,7 @@ use crate::store::{
 
 #[derive(Clone, Debug)]
 pub struct Registry {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,8 @@ impl Registry {
     pub async fn list(&self) -> Result<Vec<Server>, RegistryError> {
         let mut apps = self.apps().await?;
         let rows = sqlx::query(
-            "SELECT s.*, (SELECT max(k.not_after_ms) FROM keys k WHERE k.server = s.name) AS not_after_ms
+            "SELECT s.*, (SELECT max(k.not_after_ms) FROM keys k WHERE k.server = s.name) AS not_after_ms,
+                    (SELECT count(*) FROM unknown_deployments u WHERE u.server = s.name) AS unknown_deployments
              FROM servers s ORDER BY s.name",
         )
         .fetch_all(self.store.read())
@@ -73,7 +74,7 @@ impl Registry {
     }
 
     /// Adds a server. One of the same name is replaced: another uid, no apps, no keys, nothing seen; but what was
-    /// disabled stays disabled.
+    /// disabled stays disabled, and what was in quarantine stays there.
     pub async fn enrol(
         write: &mut Transaction<'static, Sqlite>,
         new: &NewServer,
@@ -88,7 +89,8 @@ impl Registry {
              ON CONFLICT (name) DO UPDATE SET
                  uid = excluded.uid, environment = excluded.environment, labels = excluded.labels,
                  enrolled_ms = excluded.enrolled_ms, agent_version = excluded.agent_version, last_seen_ms = 0,
-                 boot_id = '', clock_offset_ms = 0, trust_root_version = 0, trust_root_error = ''",
+                 boot_id = '', clock_offset_ms = 0, trust_root_version = 0, trust_root_error = '', journal = '',
+                 journal_position = 0",
         )
         .bind(new.name.as_str())
         .bind(new.uid.as_str())
@@ -101,7 +103,8 @@ impl Registry {
         Ok(())
     }
 
-    /// An agent said hello: all that it reports replaces all that it reported before.
+    /// An agent said hello: all that it reports replaces all that it reported before. Nothing changes by one that is not
+    /// welcome, but that the server may be in quarantine after it.
     pub async fn hello(
         &self,
         name: &ServerName,
@@ -109,11 +112,18 @@ impl Registry {
         apps: &BTreeMap<App, AppReport>,
         clock_offset_ms: i64,
         now: UnixMs,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Greeting, RegistryError> {
         let mut write = self.store.write().await?;
-        let updated = sqlx::query(
+        let greeting = quarantine::greet(&mut write, name, &report.journal, now).await?;
+        if greeting != Greeting::Welcome {
+            write.commit().await?;
+            return Ok(greeting);
+        }
+        sqlx::query(
             "UPDATE servers SET labels = ?, agent_version = ?, os = ?, arch = ?, root = ?, boot_id = ?,
-                    trust_root_version = ?, clock_offset_ms = ?, last_seen_ms = ? WHERE name = ?",
+                    trust_root_version = ?, clock_offset_ms = ?, last_seen_ms = ?,
+                    journal = CASE WHEN ?10 = '' THEN journal ELSE ?10 END,
+                    journal_position = max(journal_position, ?11) WHERE name = ?12",
         )
         .bind(labels_text(&report.labels))
         .bind(&report.agent_version)
@@ -124,12 +134,11 @@ impl Registry {
         .bind(from_u64(report.trust_root_version))
         .bind(clock_offset_ms)
         .bind(from_u64(now.0))
+        .bind(&report.journal.id)
+        .bind(from_u64(report.journal.position))
         .bind(name.as_str())
         .execute(&mut *write)
         .await?;
-        if updated.rows_affected() == 0 {
-            return Err(unknown(name));
-        }
         sqlx::query("DELETE FROM server_apps WHERE server = ?")
             .bind(name.as_str())
             .execute(&mut *write)
@@ -138,7 +147,7 @@ impl Registry {
             put_app(&mut write, name, app, report).await?;
         }
         write.commit().await?;
-        Ok(())
+        Ok(greeting)
     }
 
     /// A deployment ended: what the agent now has of one app.
@@ -253,7 +262,7 @@ impl Registry {
     }
 }
 
-fn unknown(name: &ServerName) -> RegistryError {
+pub(super) fn unknown(name: &ServerName) -> RegistryError {
     RegistryError::Unknown { name: name.clone() }
 }
 
@@ -310,6 +319,7 @@ fn server(row: &SqliteRow) -> Result<Server, StoreError> {
         uid: parse(row.try_get("uid")?)?,
         environment: parse(row.try_get("environment")?)?,
         enablement,
+        quarantine: quarantine::quarantine(row)?,
         enrolled: ms("enrolled_ms")?,
         last_seen: Some(ms("last_seen_ms")?).filter(|at| at.0 != 0),
         report: Report {
@@ -320,10 +330,15 @@ fn server(row: &SqliteRow) -> Result<Server, StoreError> {
             root: row.try_get("root")?,
             boot_id: row.try_get("boot_id")?,
             trust_root_version: to_u64(row.try_get("trust_root_version")?),
+            journal: JournalMark {
+                id: row.try_get("journal")?,
+                position: to_u64(row.try_get("journal_position")?),
+            },
         },
         clock_offset_ms: row.try_get("clock_offset_ms")?,
         trust_root_error: row.try_get("trust_root_error")?,
         apps: BTreeMap::new(),
+        unknown_deployments: to_u64(row.try_get("unknown_deployments")?),
         certificate_expires: UnixMs(to_u64(row.try_get::<Option<i64>, _>("not_after_ms")?.unwrap_or(0))),
     })
 }
@@ -373,6 +388,7 @@ mod tests {
             root: true,
             boot_id: "boot".into(),
             trust_root_version: 3,
+            journal: JournalMark { id: "j".into(), position: 5 },
         };
         let shop: App = "shop".parse().unwrap();
         let blog: App = "blog".parse().unwrap();

@@ -18,6 +18,8 @@ pub struct Server {
     /// Fixed when it enrolled.
     pub environment: Environment,
     pub enablement: Enablement,
+    /// Set when more than one agent may be behind this identity.
+    pub quarantine: Option<Quarantine>,
     pub enrolled: UnixMs,
     /// `None` until its agent's first session.
     pub last_seen: Option<UnixMs>,
@@ -28,6 +30,8 @@ pub struct Server {
     /// Why the agent refused a newer trust root; empty if it did not.
     pub trust_root_error: String,
     pub apps: BTreeMap<App, AppReport>,
+    /// How many deployments its agent told of that are not here.
+    pub unknown_deployments: u64,
     /// The latest end among its keys' certificates.
     pub certificate_expires: UnixMs,
 }
@@ -42,6 +46,22 @@ pub enum Enablement {
     },
 }
 
+/// Nothing is deployed to it, and its agents get no session, until a person lifts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantine {
+    pub because: String,
+    pub since: UnixMs,
+}
+
+/// How far an agent's journal was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalMark {
+    /// Of the journal; a copy of the disk has the same one. Empty: the agent did not say.
+    pub id: String,
+    /// Of its newest event; it never goes back.
+    pub position: u64,
+}
+
 /// What an agent says of its server in `Hello`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -53,6 +73,8 @@ pub struct Report {
     pub root: bool,
     pub boot_id: String,
     pub trust_root_version: u64,
+    /// On the coordinator's side: the furthest that was seen.
+    pub journal: JournalMark,
 }
 
 /// What an agent says of an app.
@@ -71,6 +93,15 @@ pub struct AppReport {
 impl Server {
     pub fn is_enabled(&self) -> bool {
         self.enablement == Enablement::Enabled
+    }
+
+    /// Why no rollout touches it; `None` for a server that takes part.
+    pub fn kept_out(&self) -> Option<String> {
+        match (&self.quarantine, &self.enablement) {
+            (Some(quarantine), _) => Some(format!("quarantined: {}", quarantine.because)),
+            (None, Enablement::Disabled { reason, .. }) => Some(reason.clone()),
+            (None, Enablement::Enabled) => None,
+        }
     }
 
     /// Its clock is too far from ours: no deploy order is sent.

@@ -4,10 +4,14 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use consign_common::name::{Id, ServerName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 /// Orders and acknowledgements that wait for one agent's connection; an agent that does not read is disconnected.
 const QUEUE: usize = 64;
@@ -26,6 +30,55 @@ pub enum ToAgent {
     /// Envelopes in ascending versions.
     TrustRoots(Vec<Vec<u8>>),
     Heartbeat,
+    /// A heartbeat that is to be answered with this number.
+    Ask(u64),
+    /// What the agent knows to be here, and is not.
+    Resend {
+        deployment: Id,
+        lost: Lost,
+    },
+}
+
+/// What a coordinator that was restored from a backup no longer has of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    EventsAfter(u64),
+    /// What its attempts wrote.
+    Logs,
+}
+
+/// Who wants the server's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Of the agent's process; the same one again has only lost its connection.
+    pub process: String,
+    pub boot_id: String,
+    /// The agent's clock minus ours.
+    pub clock_offset_ms: i64,
+}
+
+#[derive(Debug)]
+pub enum Entered {
+    Session(Session),
+    /// Another process has the place. It has been asked whether it lives, and gets no orders until that is known.
+    Occupied(Occupant),
+}
+
+/// Another process's session, as seen by one that wants its place.
+#[derive(Debug)]
+pub struct Occupant {
+    pub boot_id: String,
+    number: u64,
+    echo: u64,
+    answered: watch::Receiver<u64>,
+}
+
+/// Whether an agent that was asked has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    Alive,
+    /// It said nothing in time, or its line is gone.
+    Silent,
 }
 
 #[derive(Debug, Default)]
@@ -42,8 +95,11 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     number: u64,
-    clock_offset_ms: i64,
+    claim: Claim,
     queue: mpsc::Sender<ToAgent>,
+    /// The number that it is to answer with, once somebody wants its place.
+    asked: Option<u64>,
+    answered: watch::Sender<u64>,
     /// Dropped, it ends the session.
     _open: oneshot::Sender<()>,
 }
@@ -68,14 +124,31 @@ impl Sessions {
     /// Begins a session. An older one of the same server ends: it is a connection that we have not yet seen die, and
     /// two streams would race for the same orders.
     pub fn open(&self, server: &ServerName, clock_offset_ms: i64) -> Session {
-        let (sender, queue) = mpsc::channel(QUEUE);
-        let (keep, closed) = oneshot::channel();
+        self.table().open(server, Claim { clock_offset_ms, ..Claim::default() })
+    }
+
+    /// Begins a session, unless another process has one: then that is asked for a sign of life. `silent` is one that gave
+    /// none and may be replaced.
+    pub fn enter(&self, server: &ServerName, claim: &Claim, silent: Option<&Occupant>) -> Entered {
         let mut table = self.table();
         table.next += 1;
-        let number = table.next;
-        let entry = Entry { number, clock_offset_ms, queue: sender, _open: keep };
-        drop(table.by_server.insert(server.clone(), entry));
-        Session { server: server.clone(), number, queue, closed }
+        let echo = table.next;
+        let other = table.by_server.get_mut(server).filter(|entry| {
+            entry.claim.process != claim.process && silent.is_none_or(|silent| silent.number != entry.number)
+        });
+        if let Some(entry) = other {
+            let echo = *entry.asked.get_or_insert(echo);
+            // One whose queue is full does not read: it is silent.
+            if entry.queue.try_send(ToAgent::Ask(echo)).is_ok() {
+                return Entered::Occupied(Occupant {
+                    boot_id: entry.claim.boot_id.clone(),
+                    number: entry.number,
+                    echo,
+                    answered: entry.answered.subscribe(),
+                });
+            }
+        }
+        Entered::Session(table.open(server, claim.clone()))
     }
 
     /// The stream ended. Nothing happens if another one has taken its place.
@@ -91,11 +164,15 @@ impl Sessions {
         self.table().by_server.remove(server);
     }
 
-    pub fn heard(&self, session: &Session, clock_offset_ms: i64) {
+    /// A heartbeat came; `echo` is 0 unless it was asked for.
+    pub fn heard(&self, session: &Session, clock_offset_ms: i64, echo: u64) {
         if let Some(entry) = self.table().by_server.get_mut(&session.server)
             && entry.number == session.number
         {
-            entry.clock_offset_ms = clock_offset_ms;
+            entry.claim.clock_offset_ms = clock_offset_ms;
+            if entry.asked == Some(echo) {
+                entry.answered.send_replace(echo);
+            }
         }
     }
 
@@ -109,7 +186,7 @@ impl Sessions {
 
     /// The agent's clock minus ours, as it said last; `None` when it is not connected.
     pub fn clock_offset_ms(&self, server: &ServerName) -> Option<i64> {
-        self.table().by_server.get(server).map(|entry| entry.clock_offset_ms)
+        self.table().by_server.get(server).map(|entry| entry.claim.clock_offset_ms)
     }
 
     /// Hands a message to the server's stream. An agent whose queue is full does not read: its session ends, and the
@@ -119,6 +196,10 @@ impl Sessions {
         let Some(entry) = table.by_server.get(server) else {
             return Sent::NotConnected;
         };
+        // Whichever agent is left gets it when its session begins.
+        if entry.asked.is_some() && matches!(message, ToAgent::Order { .. }) {
+            return Sent::NotConnected;
+        }
         if entry.queue.try_send(message).is_ok() {
             return Sent::Queued;
         }
@@ -137,6 +218,30 @@ impl Sessions {
     fn table(&self) -> MutexGuard<'_, Table> {
         // Nothing panics while it holds the lock, and a table is whole between any two statements.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn open(&mut self, server: &ServerName, claim: Claim) -> Session {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let (keep, closed) = oneshot::channel();
+        self.next += 1;
+        let number = self.next;
+        let (answered, _) = watch::channel(0);
+        let entry = Entry { number, claim, queue: sender, asked: None, answered, _open: keep };
+        drop(self.by_server.insert(server.clone(), entry));
+        Session { server: server.clone(), number, queue, closed }
+    }
+}
+
+impl Occupant {
+    pub async fn sign_of_life(&mut self, within: Duration) -> Sign {
+        let echo = self.echo;
+        let answered = self.answered.wait_for(|answered| *answered == echo);
+        match timeout(within, answered).await {
+            Ok(Ok(_)) => Sign::Alive,
+            Ok(Err(_)) | Err(_) => Sign::Silent,
+        }
     }
 }
 
@@ -161,6 +266,65 @@ mod tests {
         assert_eq!(sessions.clock_offset_ms(&web()), Some(7));
         sessions.ended(&second);
         assert!(!sessions.is_online(&web()));
+    }
+
+    fn claim(process: &str) -> Claim {
+        Claim { process: process.into(), boot_id: format!("boot of {process}"), clock_offset_ms: 0 }
+    }
+
+    fn entered(entered: Entered) -> Session {
+        match entered {
+            Entered::Session(session) => session,
+            Entered::Occupied(occupant) => panic!("{occupant:?}"),
+        }
+    }
+
+    fn occupied(entered: Entered) -> Occupant {
+        match entered {
+            Entered::Occupied(occupant) => occupant,
+            Entered::Session(session) => panic!("{session:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_process_waits_for_the_first_to_answer() {
+        let sessions = Sessions::default();
+        let mut first = entered(sessions.enter(&web(), &claim("a"), None));
+        let mut other = occupied(sessions.enter(&web(), &claim("b"), None));
+        assert_eq!(other.boot_id, "boot of a");
+        let order = ToAgent::Order { document: Vec::new(), statements: Vec::new() };
+        assert_eq!(
+            sessions.send(&web(), order),
+            Sent::NotConnected,
+            "no order while it is not known who it is"
+        );
+        let Ok(ToAgent::Ask(echo)) = first.queue.try_recv() else { panic!("it was not asked") };
+        sessions.heard(&first, 0, 0);
+        assert_eq!(
+            other.sign_of_life(Duration::from_millis(1)).await,
+            Sign::Silent,
+            "not what was asked for"
+        );
+        sessions.heard(&first, 0, echo);
+        assert_eq!(other.sign_of_life(Duration::from_secs(9)).await, Sign::Alive);
+    }
+
+    #[tokio::test]
+    async fn a_silent_one_is_replaced_and_the_same_process_is_not_asked() {
+        let sessions = Sessions::default();
+        let first = entered(sessions.enter(&web(), &claim("a"), None));
+        let mut again = entered(sessions.enter(&web(), &claim("a"), None));
+        assert!(again.queue.try_recv().is_err());
+        let mut other = occupied(sessions.enter(&web(), &claim("b"), None));
+        sessions.ended(&first);
+        assert_eq!(other.sign_of_life(Duration::from_millis(1)).await, Sign::Silent);
+        let second = entered(sessions.enter(&web(), &claim("b"), Some(&other)));
+        assert!(again.closed.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        // The line of one that was asked may end first.
+        let mut third = occupied(sessions.enter(&web(), &claim("c"), None));
+        sessions.ended(&second);
+        assert_eq!(third.sign_of_life(Duration::from_secs(9)).await, Sign::Silent);
+        entered(sessions.enter(&web(), &claim("c"), Some(&third)));
     }
 
     #[test]

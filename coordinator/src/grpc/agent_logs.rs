@@ -1,5 +1,7 @@
 //! Agents' output: chunks in, acknowledgements of what is durable out.
 
+use std::sync::Arc;
+
 use consign_common::name::{Id, ServerName};
 use consign_proto::v1::{LogAck, LogChunk};
 use tokio::sync::mpsc;
@@ -7,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::answer::invalid;
+use crate::fleet::{Lost, Sessions, ToAgent};
 use crate::logs::{Answer, Append, LogError, LogWriter};
 
 /// Chunks of one agent that wait for the disk. More of them in flight are more in one sync.
@@ -21,12 +24,14 @@ struct Pending {
 /// Takes chunks until the agent ends the stream, or sends what cannot be taken.
 pub(super) fn take(
     logs: LogWriter,
+    sessions: Arc<Sessions>,
     server: ServerName,
     mut chunks: Streaming<LogChunk>,
 ) -> ReceiverStream<Result<LogAck, Status>> {
     let (acks, answers) = mpsc::channel(IN_FLIGHT);
     let (pending, mut waiting) = mpsc::channel::<Pending>(IN_FLIGHT);
     let refusals = acks.clone();
+    let from = server.clone();
     tokio::spawn(async move {
         loop {
             let chunk = tokio::select! {
@@ -55,10 +60,22 @@ pub(super) fn take(
             let outcome = answer.await.unwrap_or(Err(LogError::Stopping));
             let ack = match outcome {
                 Ok(offset) => Ok(LogAck { deployment, attempt, offset }),
+                // The session said that the deployment is unknown, once.
+                Err(error @ LogError::NotYours { .. }) => {
+                    tracing::debug!(deployment, attempt, %error, "output refused");
+                    continue;
+                }
                 // One log that nobody knows here must not hold up the others; it stays with the agent.
-                Err(error @ (LogError::NotYours { .. } | LogError::TooManyAttempts { .. })) => {
+                Err(error @ LogError::TooManyAttempts { .. }) => {
                     tracing::warn!(deployment, attempt, %error, "output refused");
                     continue;
+                }
+                // What comes before was here, before this coordinator was restored from a backup.
+                Err(error @ LogError::Gap { .. }) => {
+                    if let Ok(deployment) = deployment.parse() {
+                        sessions.send(&from, ToAgent::Resend { deployment, lost: Lost::Logs });
+                    }
+                    Err(refused(&error))
                 }
                 Err(error) => Err(refused(&error)),
             };

@@ -16,10 +16,10 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{agents::AgentParts, answer::invalid};
+use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
-    fleet::{AppReport, Report, Session, ToAgent},
-    rollouts::{Heard, NotTaken, Reported},
+    fleet::{AppReport, Claim, Greeting, JournalMark, Lost, Report, Session, ToAgent},
+    rollouts::{ControllerError, Heard, NotTaken, Reported},
     trust_roots::MESSAGE_BUDGET,
 };
 
@@ -36,6 +36,8 @@ const STUCK: Duration = Duration::from_secs(30);
 const NOTE: Duration = Duration::from_secs(60);
 /// Of what an agent says of its server: apps, and characters of a text.
 const APPS: usize = 1000;
+/// No coordinator ever gives a term like this one; an agent that says so would stop its environment for good.
+const TERM: u64 = 1 << 40;
 const TEXT: usize = 253;
 
 type ToLine = mpsc::Sender<Result<CoordinatorMessage, Status>>;
@@ -100,10 +102,41 @@ async fn begin(
             hello.protocol
         )));
     }
+    let claim = Claim {
+        process: cut(&hello.process),
+        boot_id: cut(&hello.boot_id),
+        clock_offset_ms: offset(hello.now_ms, parts.clock.now()),
+    };
+    let session = agent_place::take(parts, server, &claim).await?;
+    match introduce(parts, server, environment, &hello, claim.clock_offset_ms, to_agent).await {
+        Ok(known) => Ok((session, known)),
+        Err(status) => {
+            parts.sessions.ended(&session);
+            Err(status)
+        }
+    }
+}
+
+/// In its place the agent is welcomed, if it is the one that was there before, and given what is open for it.
+async fn introduce(
+    parts: &AgentParts,
+    server: &ServerName,
+    environment: &Environment,
+    hello: &v1::Hello,
+    offset: i64,
+    to_agent: &ToLine,
+) -> Result<u64, Status> {
     let now = parts.clock.now();
-    let offset = offset(hello.now_ms, now);
-    let (report, apps) = report(&hello)?;
-    parts.registry.hello(server, &report, &apps, offset, now).await?;
+    let (report, apps) = report(hello)?;
+    match parts.registry.hello(server, &report, &apps, offset, now).await? {
+        Greeting::Welcome => {}
+        Greeting::StillQuarantined(quarantine) => return Err(agent_place::refused(&quarantine)),
+        Greeting::NowQuarantined(quarantine) => {
+            return Err(agent_place::end_all(parts, server, &quarantine));
+        }
+    }
+    let compared = parts.controller.compare(server, environment, &apps, &open_deployments(hello)?).await;
+    compared.map_err(|error| unreadable(server, &error))?;
     let welcome = Kind::Welcome(v1::Welcome {
         coordinator: parts.coordinator.clone(),
         now_ms: now.0,
@@ -112,13 +145,8 @@ async fn begin(
     });
     send(to_agent, welcome).await?;
     let known = send_trust_roots(parts, to_agent, hello.trust_root_version).await?;
-    let session = parts.sessions.open(server, offset);
-    if let Err(error) = parts.controller.connected(server).await {
-        parts.sessions.ended(&session);
-        tracing::error!(%server, %error, "an agent's orders cannot be read");
-        return Err(Status::unavailable("try again"));
-    }
-    Ok((session, known))
+    parts.controller.connected(server).await.map_err(|error| unreadable(server, &error))?;
+    Ok(known)
 }
 
 struct Line<'a> {
@@ -177,7 +205,7 @@ impl Line<'_> {
         match kind {
             agent_message::Kind::Hello(_) => Err(invalid("a second hello")),
             agent_message::Kind::Heartbeat(beat) => {
-                self.parts.sessions.heard(session, offset(beat.now_ms, self.parts.clock.now()));
+                self.parts.sessions.heard(session, offset(beat.now_ms, self.parts.clock.now()), beat.echo);
                 Ok(())
             }
             agent_message::Kind::Event(event) => self.event(event).await,
@@ -206,6 +234,7 @@ impl Line<'_> {
             sequence: event.sequence,
             at: UnixMs(event.at_ms),
             body: event.body.into(),
+            journal_position: event.journal_position,
         };
         match self.parts.controller.event(self.server, &reported).await {
             Ok(Heard::Up(sequence)) => {
@@ -213,6 +242,16 @@ impl Line<'_> {
                 send(self.to_agent, wire(ack, self.parts.clock.now())).await
             }
             Ok(Heard::Passing) => Ok(()),
+            // It is not acknowledged, and the agent keeps it.
+            Err(NotTaken::NotYours { deployment }) => self
+                .pass_over(self.parts.controller.unknown(self.server, &deployment).await.map_err(Into::into)),
+            // The agent knows what is missing to be here: it was, before this coordinator was restored from a backup.
+            Err(NotTaken::Gap { deployment, sequence, expected }) => {
+                let lost = Lost::EventsAfter(expected.saturating_sub(1));
+                let resend = ToAgent::Resend { deployment: deployment.clone(), lost };
+                send(self.to_agent, wire(resend, self.parts.clock.now())).await?;
+                self.pass_over(Err(NotTaken::Gap { deployment, sequence, expected }))
+            }
             Err(error) => self.pass_over(Err(error)),
         }
     }
@@ -234,8 +273,15 @@ impl Line<'_> {
     }
 }
 
+fn unreadable(server: &ServerName, error: &ControllerError) -> Status {
+    tracing::error!(%server, %error, "an agent's orders cannot be read");
+    Status::unavailable("try again")
+}
+
 fn replaced() -> Status {
-    Status::aborted("another session of this server began, or it was removed, or it did not read")
+    Status::aborted(
+        "another session of this server began, or it was removed or quarantined, or it did not read",
+    )
 }
 
 async fn send(to_agent: &ToLine, kind: Kind) -> Result<(), Status> {
@@ -271,7 +317,15 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
         ToAgent::TrustRoots(envelopes) => {
             Kind::TrustRoots(v1::TrustRoots { envelopes: envelopes.into_iter().map(Into::into).collect() })
         }
-        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0 }),
+        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo: 0 }),
+        ToAgent::Resend { deployment, lost } => Kind::Resend(v1::Resend {
+            deployment: deployment.into(),
+            lost: Some(match lost {
+                Lost::EventsAfter(sequence) => v1::resend::Lost::EventsAfter(sequence),
+                Lost::Logs => v1::resend::Lost::Logs(true),
+            }),
+        }),
+        ToAgent::Ask(echo) => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo }),
     }
 }
 
@@ -295,14 +349,31 @@ async fn note(parts: &AgentParts, server: &ServerName, offset: i64) {
     }
 }
 
+fn open_deployments(hello: &v1::Hello) -> Result<Vec<Id>, Status> {
+    if hello.open_deployments.len() > APPS {
+        return Err(invalid(format!("a hello with more than {APPS} open deployments")));
+    }
+    hello.open_deployments.iter().map(|id| id.parse().map_err(invalid)).collect()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT).collect()
+}
+
 /// What the agent says of its server, checked and cut.
 fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Status> {
-    let cut = |text: &str| text.chars().take(TEXT).collect::<String>();
     if hello.apps.len() > APPS {
         return Err(invalid(format!("a hello with more than {APPS} apps")));
     }
     let mut apps = BTreeMap::new();
     for state in &hello.apps {
+        if state.term >= TERM {
+            return Err(invalid(format!(
+                "term {} of {:?} is none that was ever given",
+                state.term,
+                cut(&state.app)
+            )));
+        }
         let digest = |text: &str| match text {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(invalid),
@@ -325,6 +396,7 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
         root: hello.root,
         boot_id: cut(&hello.boot_id),
         trust_root_version: hello.trust_root_version,
+        journal: JournalMark { id: cut(&hello.journal), position: hello.journal_position },
     };
     Ok((report, apps))
 }

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Caller, Identity, agent_logs, agent_session, answer::invalid, transfer};
+use super::{Answers, Caller, Identity, agent_logs, agent_place, agent_session, answer::invalid, transfer};
 use crate::{
     enrolment::Enroller,
     fleet::{Registry, Sessions},
@@ -52,6 +52,14 @@ impl AgentService {
     pub fn new(parts: AgentParts) -> Self {
         Self { parts, transfers: Arc::new(Semaphore::new(TRANSFERS)) }
     }
+
+    /// Nothing comes from or goes to a server in quarantine; its streams that were open then have been ended.
+    async fn check_trusted(&self, server: &ServerName) -> Result<(), Status> {
+        match self.parts.registry.quarantine_of(server).await? {
+            Some(quarantine) => Err(agent_place::refused(&quarantine)),
+            None => Ok(()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -81,7 +89,13 @@ impl Agents for AgentService {
         request: Request<Streaming<v1::LogChunk>>,
     ) -> Result<Response<Self::LogsStream>, Status> {
         let (server, _) = agent(&request)?;
-        Ok(Response::new(agent_logs::take(self.parts.logs.clone(), server, request.into_inner())))
+        self.check_trusted(&server).await?;
+        Ok(Response::new(agent_logs::take(
+            self.parts.logs.clone(),
+            Arc::clone(&self.parts.sessions),
+            server,
+            request.into_inner(),
+        )))
     }
 
     type FetchStream = Answers<v1::Chunk>;
@@ -89,6 +103,7 @@ impl Agents for AgentService {
     /// Only what an open order names to this server, or what the server has had itself.
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let (server, _) = agent(&request)?;
+        self.check_trusted(&server).await?;
         let request = request.into_inner();
         let wanted: Sha256 =
             match request.what.as_ref().ok_or_else(|| invalid("what to fetch is not said"))? {

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use consign_common::{digest::Sha256, time::UnixMs};
+use consign_common::{digest::Sha256, name::ServerName, time::UnixMs};
 use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
 use tokio::sync::Mutex;
 
@@ -176,6 +176,16 @@ impl AllowList {
             .fetch_all(&mut **write)
             .await?;
         digests(&rows)
+    }
+
+    /// Ends all connections of a server's keys, with all streams on them. The keys stay.
+    pub fn end_connections(&self, server: &ServerName) {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        for (spki, holder) in &*keys {
+            if matches!(&holder.caller.identity, Identity::Agent { server: other, .. } if other == server) {
+                self.connections.close_key(*spki);
+            }
+        }
     }
 
     /// Reads these keys from the database again, and ends the connections of those that are gone or changed hands.

@@ -4,6 +4,7 @@
 
 mod access;
 mod agent_logs;
+mod agent_place;
 mod agent_session;
 mod agents;
 mod allow_list;

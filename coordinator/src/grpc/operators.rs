@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     enrolment::{self, Grant, NewToken, Tokens},
-    fleet::{Enablement, Registry, Selector, Server},
+    fleet::{Enablement, Lifted, Registry, Selector, Server},
     repository::{Begun, Ended, Repository, Wanted},
     trust_roots::{MESSAGE_BUDGET, TrustRoots},
 };
@@ -47,6 +47,7 @@ impl Operators for OperatorService {
         let caller = caller(&request)?;
         let root = self.trust_roots.newest();
         let servers = self.registry.list().await?;
+        let quarantined = servers.iter().filter(|server| server.quarantine.is_some());
         let online = servers.iter().filter(|server| self.rollouts.is_online(&server.name)).count();
         Ok(Response::new(v1::StatusResponse {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -60,6 +61,8 @@ impl Operators for OperatorService {
             now_ms: self.clock.now().0,
             identity: caller.identity.to_string(),
             role: caller.role.as_str().into(),
+            behind: self.rollouts.behind().await?,
+            quarantined: quarantined.map(|server| server.name.to_string()).collect(),
         }))
     }
 
@@ -205,7 +208,8 @@ impl Operators for OperatorService {
                 && (request.environment.is_empty() || server.environment.as_str() == request.environment)
                 && (request.name.is_empty() || server.name.as_str() == request.name)
         };
-        let servers = all.into_iter().filter(wanted).map(|server| self.server(server)).collect();
+        let behind = self.rollouts.behind().await?;
+        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
         Ok(Response::new(v1::ListServersResponse { servers }))
     }
 
@@ -213,18 +217,22 @@ impl Operators for OperatorService {
         let caller = caller(&request)?;
         let request = request.into_inner();
         let name: ServerName = request.name.parse().map_err(invalid)?;
+        if request.reason.len() > REASON_BYTES {
+            return Err(invalid(format!("a reason has at most {REASON_BYTES} bytes")));
+        }
+        let reason = request.reason.trim();
         let enablement = if request.enabled {
+            self.lift_quarantine(&name, reason, &caller).await?;
             Enablement::Enabled
-        } else if request.reason.trim().is_empty() || request.reason.len() > REASON_BYTES {
-            return Err(invalid(format!(
-                "a server is disabled for a reason, of at most {REASON_BYTES} bytes"
-            )));
+        } else if reason.is_empty() {
+            return Err(invalid("a server is disabled for a reason"));
         } else {
             Enablement::Disabled { reason: request.reason, by: caller.identity.to_string() }
         };
         self.registry.set_enablement(&name, &enablement).await?;
         tracing::info!(server = %name, ?enablement, by = %caller.identity, "server set");
-        Ok(Response::new(self.server(self.registry.get(&name).await?)))
+        let behind = self.rollouts.behind().await?;
+        Ok(Response::new(self.server(self.registry.get(&name).await?, &behind)))
     }
 
     async fn remove_server(
@@ -274,6 +282,11 @@ impl Operators for OperatorService {
         self.rollouts.abort(&caller, request.into_inner()).await.map(Response::new)
     }
 
+    async fn take_over(&self, request: Request<v1::TakeOverRequest>) -> Answer<v1::TakeOverResponse> {
+        let caller = caller(&request)?;
+        self.rollouts.take_over(&caller, request.into_inner()).await.map(Response::new)
+    }
+
     async fn list_rollouts(
         &self,
         request: Request<v1::ListRolloutsRequest>,
@@ -304,9 +317,33 @@ impl Operators for OperatorService {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl OperatorService {
-    fn server(&self, server: Server) -> v1::Server {
+    fn server(&self, server: Server, behind: &[v1::Behind]) -> v1::Server {
         let online = self.rollouts.is_online(&server.name);
-        view::server(server, if online { Presence::Online } else { Presence::Offline })
+        view::server(server, if online { Presence::Online } else { Presence::Offline }, behind)
+    }
+
+    /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.
+    async fn lift_quarantine(&self, name: &ServerName, reason: &str, caller: &Caller) -> Result<(), Status> {
+        match self.registry.lift_quarantine(name, reason).await? {
+            Lifted::WasNone => {}
+            Lifted::NeedsReason(quarantine) => {
+                return Err(Status::failed_precondition(format!(
+                    "quarantined: {}; enrol the one that is {name} anew first (`consign server token --name {name} --replace`, \
+                     then `consign-agent enroll --replace`), which shuts the other one out; or say with --reason why there is \
+                     only one",
+                    quarantine.because
+                )));
+            }
+            Lifted::EnrolledAnew(quarantine) => {
+                tracing::info!(server = %name, because = quarantine.because, by = %caller.identity,
+                    "quarantine lifted: it was enrolled anew");
+            }
+            Lifted::ByReason(quarantine) => {
+                tracing::info!(server = %name, because = quarantine.because, by = %caller.identity, reason,
+                    "quarantine lifted");
+            }
+        }
+        Ok(())
     }
 
     /// Whom a token would make; an environment must be one that the trust root names.

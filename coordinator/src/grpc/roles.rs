@@ -8,7 +8,8 @@ const DEPLOYERS: &[Role] = &[Role::Deployer, Role::Admin];
 const ADMINS: &[Role] = &[Role::Admin];
 const AGENTS: &[Role] = &[Role::Agent];
 
-/// CI publishes, rolls out and aborts what it began. Going back, and taking servers out, are a person's.
+/// CI publishes, rolls out and aborts what it began. Going back, taking servers out, and going on after a restored backup
+/// are a person's.
 pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Enrolment/Enroll", &[Role::Anonymous]),
     ("/consign.v1.Agents/Session", AGENTS),
@@ -36,6 +37,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/StartRollout", PUBLISHERS),
     ("/consign.v1.Operators/Rollback", DEPLOYERS),
     ("/consign.v1.Operators/AbortRollout", PUBLISHERS),
+    ("/consign.v1.Operators/TakeOver", DEPLOYERS),
     ("/consign.v1.Operators/ListRollouts", OPERATORS),
     ("/consign.v1.Operators/ShowRollout", OPERATORS),
     ("/consign.v1.Operators/FollowRollout", OPERATORS),

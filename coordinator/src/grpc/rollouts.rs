@@ -11,6 +11,7 @@ use tonic::Status;
 use super::{
     Answers, Caller, Role, Rollouts,
     answer::{invalid, refused},
+    view,
 };
 use crate::{
     fleet::Sessions,
@@ -126,6 +127,27 @@ impl Rollouts for RolloutService {
 
     async fn active(&self) -> Result<u32, Status> {
         Ok(u32::try_from(self.controller.active().await?).unwrap_or(u32::MAX))
+    }
+
+    async fn behind(&self) -> Result<Vec<v1::Behind>, Status> {
+        let behind = self.controller.behind().await.map_err(NotStarted::from)?;
+        Ok(behind.into_iter().map(view::behind).collect())
+    }
+
+    async fn take_over(
+        &self,
+        caller: &Caller,
+        request: v1::TakeOverRequest,
+    ) -> Result<v1::TakeOverResponse, Status> {
+        let (app, environment) =
+            (request.app.parse().map_err(invalid)?, request.environment.parse().map_err(invalid)?);
+        let reason = reason(&request.reason)?;
+        if reason.trim().is_empty() {
+            return Err(invalid("a coordinator takes over for a reason"));
+        }
+        let by = caller.identity.to_string();
+        let (behind, term) = self.controller.take_over(&app, &environment, &reason, &by).await?;
+        Ok(v1::TakeOverResponse { behind: Some(view::behind(behind)), term })
     }
 
     fn is_online(&self, server: &ServerName) -> bool {
@@ -266,6 +288,8 @@ impl From<NotStarted> for Status {
             | NotStarted::Superseded { .. }
             | NotStarted::NoHold { .. }
             | NotStarted::NoConfirm
+            | NotStarted::Behind(_)
+            | NotStarted::NotBehind { .. }
             | NotStarted::Illegal(_) => Self::failed_precondition(message),
             NotStarted::Refused(refusal) => refused(refusal),
             NotStarted::Failed(error) => {

@@ -23,6 +23,13 @@ pub trait Rollouts: fmt::Debug + Send + Sync + 'static {
     async fn read_logs(&self, request: v1::ReadLogsRequest) -> Result<Answers<v1::LogPart>, Status>;
     /// Rollouts that have not ended.
     async fn active(&self) -> Result<u32, Status>;
+    /// Where agents are ahead of this coordinator.
+    async fn behind(&self) -> Result<Vec<v1::Behind>, Status>;
+    async fn take_over(
+        &self,
+        caller: &Caller,
+        request: v1::TakeOverRequest,
+    ) -> Result<v1::TakeOverResponse, Status>;
     /// Whether the server's agent has a session now.
     fn is_online(&self, server: &ServerName) -> bool;
 }

@@ -7,6 +7,7 @@ use crate::{
     fleet::{AppReport, Enablement, Server},
     operators::Operator,
     repository::Artifact,
+    rollouts::Behind,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,12 +16,22 @@ pub(super) enum Presence {
     Offline,
 }
 
-pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
+/// `behind`: all of the coordinator; the server is told with those of its own apps.
+pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) -> v1::Server {
+    let concerns = |behind: &&v1::Behind| {
+        behind.environment == server.environment.as_str()
+            && server.apps.keys().any(|app| behind.app == app.as_str())
+    };
+    let behind = behind.iter().filter(concerns).cloned().collect();
     let clock_skew = server.has_clock_skew();
     let subject = Subject::Agent { server: server.name.clone(), uid: server.uid };
     let (enabled, disabled_reason, disabled_by) = match server.enablement {
         Enablement::Enabled => (true, String::new(), String::new()),
         Enablement::Disabled { reason, by } => (false, reason, by),
+    };
+    let (quarantined, quarantined_since_ms) = match server.quarantine {
+        Some(quarantine) => (quarantine.because, quarantine.since.0),
+        None => (String::new(), 0),
     };
     v1::Server {
         name: server.name.into(),
@@ -42,6 +53,21 @@ pub(super) fn server(server: Server, presence: Presence) -> v1::Server {
         os: server.report.os,
         arch: server.report.arch,
         disabled_by,
+        quarantined,
+        quarantined_since_ms,
+        unknown_deployments: server.unknown_deployments,
+        behind,
+    }
+}
+
+pub(super) fn behind(behind: Behind) -> v1::Behind {
+    v1::Behind {
+        app: behind.app.into(),
+        environment: behind.environment.into(),
+        term: behind.term,
+        given: behind.given,
+        server: behind.server.into(),
+        seen_ms: behind.since.0,
     }
 }
 

@@ -14,7 +14,9 @@ use consign_common::{
     trust::{Gate, Refusal, TrustRoot},
 };
 
-use super::controller::ControllerError;
+use sqlx::SqliteExecutor;
+
+use super::{controller::ControllerError, rows::Behind, store};
 use crate::{
     fleet::{InvalidSelector, RegistryError, Selector, Server},
     repository::{Artifact, RepositoryError},
@@ -62,6 +64,15 @@ pub enum NotStarted {
     NoConfirm,
     #[error("`confirm` of the plan is {own} ms, and may only be shortened, not set to {given} ms")]
     ConfirmLonger { given: u64, own: u64 },
+    #[error(
+        "this coordinator gave term {given} of {app} in {environment}, and {server} has seen term {term}: it was restored \
+         from a backup and does not know what was deployed since; see what runs with `consign server list --env \
+         {environment}`, then go on with `consign env take-over {app} --env {environment} --reason WHY`",
+        given = .0.given, app = .0.app, environment = .0.environment, server = .0.server, term = .0.term
+    )]
+    Behind(Behind),
+    #[error("no server of {environment} has seen a term of {app} that this coordinator did not give")]
+    NotBehind { app: App, environment: Environment },
     #[error(transparent)]
     Waves(#[from] InvalidWaves),
     #[error(transparent)]
@@ -93,6 +104,8 @@ impl NotStarted {
             Self::NoHold { .. } => "no-hold",
             Self::StepUnknown { .. } => "step-unknown",
             Self::NoConfirm | Self::ConfirmLonger { .. } => "confirm",
+            Self::Behind(_) => "coordinator-behind",
+            Self::NotBehind { .. } => "not-behind",
             Self::Waves(_) => "waves",
             Self::Strategy(_) => "strategy",
             Self::Illegal(_) => "not-now",
@@ -137,6 +150,18 @@ impl From<RepositoryError> for NotStarted {
 impl From<RegistryError> for NotStarted {
     fn from(error: RegistryError) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+/// Nothing is begun or ended where agents are ahead of this coordinator.
+pub(super) async fn check_behind<'e>(
+    db: impl SqliteExecutor<'e>,
+    app: &App,
+    environment: &Environment,
+) -> Result<(), NotStarted> {
+    match store::behind(db, app, environment).await? {
+        Some(behind) => Err(NotStarted::Behind(behind)),
+        None => Ok(()),
     }
 }
 

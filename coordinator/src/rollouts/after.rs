@@ -15,7 +15,7 @@ use super::{
     store,
 };
 use crate::{
-    fleet::{Enablement, RegistryError, Sent, ToAgent},
+    fleet::{RegistryError, Sent, ToAgent},
     rollout::{Command, Event, Kind, News},
 };
 
@@ -87,8 +87,8 @@ impl Controller {
             }
             Err(error @ RegistryError::Store(_)) => return Err(error.into()),
         };
-        if let Enablement::Disabled { reason, .. } = known.enablement {
-            return Ok(Some(News::Disabled { because: reason }));
+        if let Some(because) = known.kept_out() {
+            return Ok(Some(News::Disabled { because }));
         }
         if let Some(row) = store::rollout(self.store.read(), rollout).await?
             && row.state.kind == Kind::Return
@@ -162,6 +162,17 @@ impl Controller {
 
     /// Sends an order that is durable. If it cannot be sent now, the agent gets it when it connects.
     async fn send(&self, order: OrderRow) {
+        match store::held(self.store.read(), &order).await {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                tracing::info!(order = %order.id, server = %order.server, ?why, "kept until a person lifts it");
+                return;
+            }
+            Err(error) => {
+                tracing::error!(order = %order.id, %error, "whether an order may be sent cannot be read");
+                return;
+            }
+        }
         let statements = match order.manifest {
             Some(manifest) => match self.repository.statements(manifest).await {
                 Ok(statements) => statements,

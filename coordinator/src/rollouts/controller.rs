@@ -101,6 +101,8 @@ pub struct Reported {
     pub sequence: u64,
     pub at: UnixMs,
     pub body: Vec<u8>,
+    /// Of the agent's journal when it was sent.
+    pub journal_position: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,7 +212,7 @@ impl Controller {
         server: &ServerName,
         reported: &Reported,
     ) -> Result<Heard, NotTaken> {
-        let Reported { deployment, sequence, at, body } = reported;
+        let Reported { deployment, sequence, at, body, journal_position } = reported;
         let mut write = self.store.write().await?;
         let row = store::deployment(&mut *write, deployment).await?.filter(|row| row.server == *server);
         let Some(mut row) = row else {
@@ -236,6 +238,7 @@ impl Controller {
             }
             store::add_event(&mut write, deployment, *sequence, *at, body).await?;
             row.sequence = *sequence;
+            store::note_position(&mut write, server, *journal_position).await?;
         }
         let after = self.take(&mut write, row, &event, *at).await?;
         write.commit().await?;

@@ -54,12 +54,14 @@ impl Controller {
         let (app, environment) = match of {
             RollbackOf::Rollout(given) => {
                 let row = self.show(&given).await?.row;
+                admission::check_behind(self.store.read(), &row.app, &row.environment).await?;
                 let left = Left::from(&row);
                 let servers = leaving(&left, Some(&row), &fleet, selector)?;
                 return if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) };
             }
             RollbackOf::Newest { app, environment } => (app, environment),
         };
+        admission::check_behind(self.store.read(), &app, &environment).await?;
         let rows = store::list(self.store.read(), Some(&app), Some(&environment), ROLLOUTS).await?;
         let mut newest = None;
         for row in rows.iter().filter(|row| row.state.kind == Kind::Deploy) {

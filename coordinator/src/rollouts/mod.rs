@@ -11,6 +11,7 @@
 //! | `succession` | what begins by itself: the next rollout, a way back, servers that converge |
 //! | `after` | what is done once that is durable |
 //! | `clock`, `judge` | waking rollouts in time; asking how a wave is |
+//! | `behind` | what a coordinator does that was restored from a backup |
 //! | `orders` | the documents that agents get |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
@@ -18,6 +19,7 @@
 
 mod admission;
 mod after;
+mod behind;
 mod clock;
 mod controller;
 mod drive;
@@ -45,7 +47,7 @@ pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Rep
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
 pub use retention::KEEP;
-pub use rows::{Again, Changed, DeploymentRow, HistoryRow, Hold, LogLength, Pinned, RolloutRow};
+pub use rows::{Again, Behind, Changed, DeploymentRow, HistoryRow, Hold, LogLength, Pinned, RolloutRow};
 pub use show::Shown;
 pub use start::{Canary, Queueing, RollbackOf, RollbackRequest, StartRequest};
 pub use view::{StepState, StepView, View};

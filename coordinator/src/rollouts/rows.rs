@@ -188,3 +188,17 @@ impl std::str::FromStr for OrderTag {
             .ok_or_else(|| format!("{text:?} is no order"))
     }
 }
+
+/// A server has seen a term that this coordinator never gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub app: App,
+    pub environment: Environment,
+    /// The highest one seen.
+    pub term: u64,
+    /// The highest one that was given here.
+    pub given: u64,
+    /// That has seen it.
+    pub server: ServerName,
+    pub since: UnixMs,
+}

@@ -18,7 +18,7 @@ use super::{
     succession::{add, is_active, open_of},
 };
 use crate::{
-    fleet::{Enablement, Selector, Server},
+    fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
 };
 
@@ -112,6 +112,7 @@ impl Controller {
         let StartRequest { app, version, environment, waves, canary, selector, mut strategy, .. } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
+        admission::check_behind(self.store.read(), &app, &environment).await?;
         let root = self.trust_roots.newest();
         admission::check_trust(&root, &app, &environment, now)?;
         let stocked = self.repository.of_version(&app, &version).await?;
@@ -121,7 +122,7 @@ impl Controller {
         let plan = admission::read_plan(&self.repository.manifest(digest).await?)?;
         admission::check_skips(&plan, &request.skip)?;
         strategy.confirm_ms = admission::confirm(&plan, request.confirm_ms)?;
-        let enabled = chosen.iter().filter(|server| server.enablement == Enablement::Enabled).count();
+        let enabled = chosen.iter().filter(|server| server.kept_out().is_none()).count();
         let enabled = u32::try_from(enabled).unwrap_or(u32::MAX);
         strategy.min_healthy = request.min_healthy.map_or(0, |target| target.of(enabled));
         let group = strategy.group.as_ref().map(|group| group.label.clone());
@@ -250,9 +251,9 @@ impl Controller {
 }
 
 pub(super) fn candidate(server: &Server, place: Place, group: Option<&str>) -> Candidate {
-    let presence = match &server.enablement {
-        Enablement::Enabled => Presence::Enabled,
-        Enablement::Disabled { reason, .. } => Presence::Disabled { because: reason.clone() },
+    let presence = match server.kept_out() {
+        None => Presence::Enabled,
+        Some(because) => Presence::Disabled { because },
     };
     let group = group.and_then(|label| server.report.labels.get(label)).cloned().unwrap_or_default();
     Candidate { server: server.name.clone(), presence, place, group }

@@ -18,7 +18,7 @@ use super::{
     store::{self, Write},
 };
 use crate::{
-    fleet::{Enablement, Selector},
+    fleet::Selector,
     rollout::{self, Candidate, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
 };
 
@@ -31,7 +31,8 @@ impl Controller {
         environment: &Environment,
     ) -> Result<Option<Id>, ControllerError> {
         let rows = open_of(write, app, environment).await?;
-        if rows.iter().any(is_active) {
+        let behind = store::behind(&mut **write, app, environment).await?.is_some();
+        if behind || rows.iter().any(is_active) {
             return Ok(None);
         }
         let hold = store::hold(&mut **write, app, environment).await?;
@@ -137,7 +138,7 @@ impl Controller {
                 return Ok(());
             }
         };
-        if known.enablement != Enablement::Enabled {
+        if known.kept_out().is_some() {
             return Ok(());
         }
         for newest in store::newest_by_app(self.store.read(), &known.environment).await? {
@@ -153,7 +154,8 @@ impl Controller {
                 .iter()
                 .any(|row| row.id != newest.id || !row.is_ended());
             let held = store::hold(&mut *write, &newest.app, &newest.environment).await?.is_some();
-            if busy || held {
+            let behind = store::behind(&mut *write, &newest.app, &newest.environment).await?.is_some();
+            if busy || held || behind {
                 continue;
             }
             if newest.state.member(server).is_none() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    admission::NotStarted,
+    admission::{self, NotStarted},
     after::After,
     controller::Controller,
     drive::{Happened, add_deployment},
@@ -23,7 +23,9 @@ impl Controller {
         reason: &str,
         by: &str,
     ) -> Result<Shown, NotStarted> {
-        let id = self.show(given).await?.row.id;
+        let row = self.show(given).await?.row;
+        admission::check_behind(self.store.read(), &row.app, &row.environment).await?;
+        let id = row.id;
         let mut after = After::default();
         let mut write = self.store.write().await?;
         let row = store::rollout(&mut *write, &id).await?;

@@ -1,5 +1,13 @@
 //! A coordinator in this process, on ports of its own, and clients that talk to it over real TLS.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "a test helper; each suite uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test helper; each suite uses its part"
+)]
+
+pub mod agent;
 
 use std::{
     io,
@@ -147,6 +155,14 @@ impl World {
         Self { owner, clock, coordinator, dir }
     }
 
+    /// Stops the coordinator and starts it again on what it kept.
+    pub async fn restarted(self) -> Self {
+        let Self { owner, clock, coordinator, dir } = self;
+        coordinator.stop().await;
+        let coordinator = start(&owner.options(dir.path()), &clock).await.unwrap();
+        Self { owner, clock, coordinator, dir }
+    }
+
     pub async fn channel(&self, identity: Option<&Identity>) -> Result<Channel, tonic::transport::Error> {
         let addresses = &self.coordinator.addresses;
         let address = if identity.is_some() { addresses.listen } else { addresses.enrolment_listen };
@@ -182,13 +198,17 @@ impl World {
     }
 
     pub async fn token(&self, name: &str, role: &str) -> Result<CreateTokenResponse, Status> {
+        self.token_with(name, role, false).await
+    }
+
+    async fn token_with(&self, name: &str, role: &str, replace: bool) -> Result<CreateTokenResponse, Status> {
         let environment = if role == "agent" { "staging" } else { "" };
         let request = CreateTokenRequest {
             name: name.into(),
             environment: environment.into(),
             role: role.into(),
             ttl_seconds: 600,
-            replace: false,
+            replace,
         };
         self.admin().await.create_token(request).await.map(tonic::Response::into_inner)
     }
@@ -205,10 +225,19 @@ impl World {
 
     /// And the request that its key was in.
     pub async fn enrol_with_csr(&self, name: &str, role: &str) -> (Identity, Vec<u8>) {
-        let token = self.token(name, role).await.unwrap();
+        self.redeem_new(&self.token(name, role).await.unwrap(), name, role).await
+    }
+
+    /// Another identity for the same name: the one before ends.
+    pub async fn enrol_anew(&self, name: &str, role: &str) -> Identity {
+        let token = self.token_with(name, role, true).await.unwrap();
+        self.redeem_new(&token, name, role).await.0
+    }
+
+    async fn redeem_new(&self, token: &CreateTokenResponse, name: &str, role: &str) -> (Identity, Vec<u8>) {
         let (csr, key_pkcs8) = Identity::generate_csr().unwrap();
         let environment = if role == "agent" { "staging" } else { "" };
-        let answer = self.redeem(enroll_request(&token, name, environment, csr.clone())).await.unwrap();
+        let answer = self.redeem(enroll_request(token, name, environment, csr.clone())).await.unwrap();
         (Identity { certificate: answer.certificate.to_vec().into(), key_pkcs8 }, csr)
     }
 }

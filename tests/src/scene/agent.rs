@@ -28,16 +28,30 @@ impl Agent {
         let mut agent = Self { name: name.into(), directory: directory.join(name), process: None };
         fs::create_dir_all(agent.directory.join("apps")).unwrap();
         let token = operator.ok(&["server", "token", "--name", name, "--env", environment]);
-        let output = agent.command(&["enroll", token.trim(), "--yes"]).args(word).output().unwrap();
+        agent.enroll(&token, word);
+        agent.launch();
+        operator.wait_online(name);
+        agent
+    }
+
+    /// `word`: options of `consign-agent enroll`.
+    pub fn enroll(&self, token: &str, word: &[&str]) {
+        let output = self.command(&["enroll", token.trim(), "--yes"]).args(word).output().unwrap();
         assert!(
             output.status.success(),
             "enroll: {}{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        agent.launch();
-        operator.wait_online(name);
-        agent
+    }
+
+    /// A copy of this server's whole disk, as far as it is the agent's: nothing runs on it yet.
+    pub fn copied(&self, name: &str) -> Self {
+        assert!(self.process.is_none(), "a disk is copied while nothing writes to it");
+        let directory = self.directory.with_file_name(name);
+        let copied = Command::new("cp").arg("-a").args([&self.directory, &directory]).status().unwrap();
+        assert!(copied.success());
+        Self { name: name.into(), directory, process: None }
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

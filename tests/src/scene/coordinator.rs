@@ -53,6 +53,19 @@ impl Coordinator {
         }
     }
 
+    /// Copies its state, as a person does who backs it up: it must not run.
+    pub fn back_up(&self, to: &Path) {
+        assert!(self.process.is_none(), "the files belong together only while nothing writes to them");
+        copy(&self.state, to);
+    }
+
+    /// Puts a copy in its place: it must not run.
+    pub fn restore(&self, from: &Path) {
+        assert!(self.process.is_none(), "it would go on with what it has open");
+        fs::remove_dir_all(&self.state).unwrap();
+        copy(from, &self.state);
+    }
+
     /// Starts it again where it was.
     pub fn launch(&mut self) {
         let addresses = self.state.join("addresses.json");
@@ -90,6 +103,10 @@ impl Coordinator {
     pub fn log(&self) -> String {
         fs::read_to_string(self.state.with_file_name("coordinator.log")).unwrap_or_default()
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 impl Drop for Coordinator {

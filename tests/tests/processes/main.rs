@@ -6,7 +6,9 @@
 mod bad_input;
 mod balancers;
 mod cases;
+mod clones;
 mod kill;
 mod latency;
+mod restored;
 mod rollouts;
 mod scene;

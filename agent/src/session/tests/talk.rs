@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use consign_common::trust::TrustRoot;
 use consign_proto::v1::{
-    EventAck, Order, Query, TrustRoots as Offered, agent_message::Kind as Said, coordinator_message::Kind,
+    EventAck, Heartbeat, Order, Query, Resend, TrustRoots as Offered, agent_message::Kind as Said,
+    coordinator_message::Kind, resend,
 };
 use tokio::{net::TcpListener, time::timeout};
 
@@ -25,6 +26,8 @@ async fn says_who_it_is_and_carries_orders_and_events() {
     assert_eq!(hello.labels.get("role").map(String::as_str), Some("web"));
     assert_eq!(hello.open_deployments, [deployment().to_string()]);
     assert_eq!((hello.apps[0].app.as_str(), hello.apps[0].term), ("shop", 4));
+    assert_eq!((hello.journal.as_str(), hello.journal_position), ("journal", 12));
+    assert!(!hello.process.is_empty());
     assert!(matches!(agent.told().await, Inbound::Connected));
     world.say(Kind::Order(Order { document: "{}".into(), statements: vec!["s".into()] })).await;
     let Inbound::Order { document, statements, connected } = agent.told().await else { panic!() };
@@ -33,6 +36,7 @@ async fn says_who_it_is_and_carries_orders_and_events() {
     agent.events.send(event(3)).await.unwrap();
     let Said::Event(event) = world.news().await else { panic!() };
     assert_eq!((event.sequence, event.deployment), (3, deployment().to_string()));
+    assert_eq!(event.journal_position, 12);
     world.say(Kind::EventAck(EventAck { deployment: deployment().to_string(), sequence: 3 })).await;
     assert!(matches!(agent.told().await, Inbound::EventAck { sequence: 3, .. }));
     assert!(matches!(agent.board.link(), Link::Connected { .. }));
@@ -80,6 +84,43 @@ async fn comes_back_after_a_hang_up_and_does_not_hold_up_the_manager_meanwhile()
     for sequence in 0..200 {
         timeout(PATIENCE, agent.events.send(event(sequence))).await.expect("never blocked").unwrap();
     }
+    while world.heard().await.is_some() {}
+    assert!(matches!(world.heard().await.unwrap().kind, Some(Said::Hello(_))));
+    assert!(matches!(agent.told().await, Inbound::Connected));
+}
+
+#[tokio::test]
+async fn answers_at_once_when_it_is_asked_for_a_sign_of_life() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    world.say(Kind::Heartbeat(Heartbeat { now_ms: 1, echo: 77 })).await;
+    // The next one of its own accord, a minute from now, would have no number.
+    let mut echo = 0;
+    while echo == 0 {
+        if let Some(Said::Heartbeat(beat)) = world.heard().await.unwrap().kind {
+            echo = beat.echo;
+        }
+    }
+    assert_eq!(echo, 77);
+}
+
+#[tokio::test]
+async fn begins_a_new_session_when_the_coordinator_has_lost_what_it_had() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    let lost = |sequence| {
+        let lost = Some(resend::Lost::EventsAfter(sequence));
+        Kind::Resend(Resend { deployment: deployment().to_string(), lost })
+    };
+    // Nothing to tell again: the session goes on.
+    world.say(lost(9)).await;
+    agent.events.send(event(1)).await.unwrap();
+    assert!(matches!(world.news().await, Said::Event(_)));
+    world.say(lost(3)).await;
     while world.heard().await.is_some() {}
     assert!(matches!(world.heard().await.unwrap().kind, Some(Said::Hello(_))));
     assert!(matches!(agent.told().await, Inbound::Connected));

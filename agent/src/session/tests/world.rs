@@ -37,7 +37,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use crate::{
     fixture::{Authority, COORDINATOR, DAYS_90},
     identity::{TrustRoots, roots},
-    ports::{AppReport, Inbound, Ledger, Outbound, PendingLog},
+    ports::{AppReport, Inbound, JournalMark, Ledger, Lost, Outbound, PendingLog, Rewound},
     session::{convert::Host, dial::Dialer, proxy::Proxies, run::Session},
     status::Board,
 };
@@ -271,7 +271,12 @@ impl World {
             dialer: self.dialer(),
             identity: watched,
             roots: roots.clone(),
-            host: Host { word: word(), privilege: Privilege::User("me".into()), boot_id: "boot".into() },
+            host: Host {
+                word: word(),
+                privilege: Privilege::User("me".into()),
+                boot_id: "boot".into(),
+                process: Id::from_bytes([8; 16]),
+            },
             ledger,
             inbound,
             outbound,
@@ -348,12 +353,24 @@ impl TestLedger {
 }
 
 impl Ledger for TestLedger {
-    async fn apps(&self) -> Vec<AppReport> {
-        vec![AppReport { app: Some("shop".parse().unwrap()), term: 4, ..AppReport::default() }]
+    async fn apps(&self, coordinator: &str) -> Vec<AppReport> {
+        let term = if coordinator == COORDINATOR { 4 } else { 0 };
+        vec![AppReport { app: Some("shop".parse().unwrap()), term, ..AppReport::default() }]
+    }
+
+    fn journal(&self) -> JournalMark {
+        JournalMark { id: "journal".into(), position: 12 }
     }
 
     async fn open_deployments(&self) -> Vec<Id> {
         vec![deployment()]
+    }
+
+    async fn rewind(&self, _: &Id, lost: Lost) -> Rewound {
+        match lost {
+            Lost::EventsAfter(3) => Rewound::Some,
+            Lost::EventsAfter(_) | Lost::Logs => Rewound::Nothing,
+        }
     }
 
     async fn pending_logs(&self) -> Vec<PendingLog> {

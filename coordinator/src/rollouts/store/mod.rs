@@ -1,6 +1,7 @@
 //! Queries over rollouts, deployments, orders and the feed. Writing ones take the one writing transaction, so that what
 //! the engine decided, the orders that follow and the changes that followers see become durable together or not at all.
 
+mod behind;
 mod deployments;
 mod feed;
 mod history;
@@ -8,6 +9,7 @@ mod orders;
 mod rollouts;
 mod servers;
 
+pub use behind::*;
 use consign_common::json;
 pub use deployments::*;
 pub use feed::*;

@@ -7,7 +7,11 @@ use consign_common::{
 use sqlx::{Row as _, SqliteExecutor};
 
 use super::Write;
-use crate::{rollouts::rows::Pointers, store::StoreError, store::column::parse_opt};
+use crate::{
+    rollouts::rows::Pointers,
+    store::StoreError,
+    store::column::{from_u64, parse_opt},
+};
 
 pub async fn pointers<'e>(
     db: impl SqliteExecutor<'e>,
@@ -21,6 +25,18 @@ pub async fn pointers<'e>(
         .await?;
     let Some(row) = row else { return Ok(Pointers::default()) };
     Ok(Pointers { good: parse_opt(row.try_get("good")?)?, before: parse_opt(row.try_get("before")?)? })
+}
+
+/// How far the server's journal has come, with the event that shows it: a copy that is behind that is known for one.
+pub async fn note_position(write: &mut Write, server: &ServerName, position: u64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE servers SET journal_position = max(journal_position, ?) WHERE name = ? AND journal <> ''",
+    )
+    .bind(from_u64(position))
+    .bind(server.as_str())
+    .execute(&mut **write)
+    .await?;
+    Ok(())
 }
 
 /// A deployment succeeded: what was good is before.

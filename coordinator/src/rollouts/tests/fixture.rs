@@ -247,7 +247,11 @@ impl Agent {
         let message = tokio::time::timeout(Duration::from_secs(20), self.session.queue.recv());
         match message.await.expect("no order came").expect("the session ended") {
             ToAgent::Order { document, .. } => json::from_slice(&document, 1 << 20).unwrap(),
-            other @ (ToAgent::EventAck { .. } | ToAgent::TrustRoots(_) | ToAgent::Heartbeat) => {
+            other @ (ToAgent::EventAck { .. }
+            | ToAgent::TrustRoots(_)
+            | ToAgent::Heartbeat
+            | ToAgent::Ask(_)
+            | ToAgent::Resend { .. }) => {
                 panic!("not an order: {other:?}")
             }
         }
@@ -270,6 +274,7 @@ impl Agent {
             sequence,
             at: SystemClock.now(),
             body: json::to_vec(event),
+            journal_position: 0,
         };
         self.controller.event(&self.server, &reported).await
     }

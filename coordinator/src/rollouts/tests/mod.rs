@@ -95,6 +95,7 @@ async fn events_are_taken_once_and_in_order() {
         sequence: 2,
         at: consign_common::time::UnixMs(1),
         body: b"{\"event\":\"ended\",\"event\":\"ended\"}".to_vec(),
+        journal_position: 0,
     };
     let refused = fixture.controller.event(&one.server, &reported).await.unwrap_err();
     assert!(matches!(refused, NotTaken::Unreadable { .. }), "{refused}");

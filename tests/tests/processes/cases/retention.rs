@@ -1,6 +1,6 @@
 //! What is cleaned up is never what somebody needs: on the coordinator while a rollout waits, on a server all the time.
 
-use std::{collections::BTreeSet, fs, sync::Arc};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 
 use consign_common::{limits::ArtifactLimits, time::SystemClock};
 use consign_coordinator::{
@@ -38,6 +38,7 @@ fn clean(scene: &mut Scene, rollouts: u32) {
             sessions: Arc::new(Sessions::default()),
             feed: Feed::default(),
             clock,
+            health_programs: PathBuf::new(),
         };
         let controller = Controller::new(surroundings, Patience::default());
         println!("rollouts cleaned: {}", controller.retain(rollouts).await.unwrap().len());
