@@ -1,18 +1,17 @@
 //! Orders, verbatim: what was taken up, what was refused, and why.
 
+use super::{
+    Journal, JournalError,
+    column::{from_u64, to_u64},
+    database::Write,
+    events,
+};
 use consign_common::{
     deployment::Event,
     digest::Sha256,
     name::{App, Environment, Id},
     time::UnixMs,
     trust::{OrderingNumber, Refusal},
-};
-use sqlx::{Sqlite, Transaction};
-
-use super::{
-    Journal, JournalError,
-    column::{from_u64, to_u64},
-    events,
 };
 
 /// Of the newest orders those that were refused are kept.
@@ -111,7 +110,7 @@ impl Journal {
     pub async fn accept_control(&self, order: &Received) -> Result<(), JournalError> {
         let mut write = self.write().await?;
         insert(&mut write, order, None).await?;
-        Ok(write.commit().await?)
+        write.commit().await
     }
 
     /// Keeps why an order was refused, so that the same answer is given when it is sent again. Of one that another took
@@ -133,7 +132,7 @@ impl Journal {
         .bind(REFUSALS_KEPT)
         .execute(&mut *write)
         .await?;
-        Ok(write.commit().await?)
+        write.commit().await
     }
 
     /// The order that began a deployment: coordinator, document, statements, trust root version.
@@ -159,7 +158,7 @@ impl Journal {
 }
 
 async fn insert(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     order: &Received,
     refused: Option<(&str, &str)>,
 ) -> Result<(), JournalError> {

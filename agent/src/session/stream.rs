@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use consign_common::{
+    crash,
     deployment::Event,
     limits::STATEMENTS,
     name::Id,
@@ -96,6 +97,7 @@ impl Stream {
         let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
         let apps = ledger.apps().await;
         let hello = convert::hello(host, SystemClock.now(), roots.current().version, apps, open);
+        crash::point("hello-send-before");
         outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
         let welcomed = timeout(WELCOME_WITHIN, async {
             let mut incoming =
@@ -117,6 +119,7 @@ impl Stream {
         if welcome.protocol.abs_diff(PROTOCOL) > SKEW {
             return Err(SessionEnd::Protocol { theirs: welcome.protocol });
         }
+        crash::point("welcome-received");
         let heartbeat = Duration::from_secs(welcome.heartbeat_seconds.clamp(1, 300).into());
         Ok((Self { incoming, outgoing, heartbeat }, welcome))
     }
@@ -151,7 +154,9 @@ impl Stream {
                 permit = self.outgoing.reserve(), if for_coordinator.is_some() => match permit {
                     Ok(permit) => {
                         if let Some(message) = for_coordinator.take() {
+                            crash::point("event-send-before");
                             permit.send(message);
+                            crash::point("event-send-after");
                         }
                     }
                     Err(_) => return SessionEnd::Closed,
@@ -205,6 +210,7 @@ enum Received {
 fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &'static str> {
     match message.kind {
         Some(Kind::Order(Order { document, statements })) => {
+            crash::point("order-received");
             if statements.len() > STATEMENTS {
                 return Err("an order with more statements than are allowed");
             }
@@ -215,6 +221,7 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             }))
         }
         Some(Kind::EventAck(ack)) => {
+            crash::point("event-ack-received");
             let deployment: Id =
                 ack.deployment.parse().map_err(|_| "an acknowledgement for no deployment")?;
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))

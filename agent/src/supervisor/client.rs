@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use consign_common::deployment::Attempt;
+use consign_common::{crash, deployment::Attempt};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -66,10 +66,12 @@ impl Supervisor {
             return Ok(running);
         }
         let owned = || directory.to_owned();
+        crash::point("supervisor-launch-before");
         launcher
             .launch(directory)
             .await
             .map_err(|source| SupervisorError::Launch { directory: owned(), source })?;
+        crash::point("supervisor-launch-after");
         let deadline = Instant::now() + START_WITHIN;
         while Instant::now() < deadline {
             if let Some(running) = Self::attach(directory).await? {
@@ -147,9 +149,12 @@ impl Supervisor {
     async fn ask(&self, request: &Request, within: Option<Duration>) -> Result<Reply, SupervisorError> {
         let conversation = async {
             let mut stream = connect(&self.directory).await?;
+            crash::point("supervisor-ask-before");
             stream.write_all(&line(request)?).await?;
+            crash::point("supervisor-ask-after");
             let mut answer = Vec::new();
             BufReader::new(stream.take(LINE_BYTES)).read_until(b'\n', &mut answer).await?;
+            crash::point("supervisor-answered");
             parse(&answer)
         };
         let answer = match within {

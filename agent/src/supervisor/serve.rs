@@ -16,6 +16,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     deployment::Attempt,
     name::{Id, InvalidName},
 };
@@ -117,7 +118,9 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
     }
     let subtree = Subtree::prepare(&deployment);
     let (wake, wakes) = UnixStream::pair()?;
+    crash::point("supervisor-listen-before");
     let listener = UnixListener::bind(address.path())?;
+    crash::point("supervisor-listen-after");
     let place = std::fs::canonicalize(directory)?;
     let shared = Arc::new(Shared {
         directory: directory.to_owned(),
@@ -141,6 +144,7 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
             break;
         }
     }
+    crash::point("supervisor-end-before");
     drop(std::fs::remove_file(address.path()));
     if let Some(subtree) = &shared.subtree {
         subtree.remove();
@@ -233,7 +237,9 @@ impl Shared {
             },
         };
         // Who asked may be gone; then it asks again.
+        crash::point("supervisor-reply-before");
         drop(write_line(&mut stream, &reply));
+        crash::point("supervisor-reply-after");
         if self.state().ending {
             drop((&self.wake).write_all(b"e"));
         }

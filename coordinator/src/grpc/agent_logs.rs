@@ -1,6 +1,9 @@
 //! Agents' output: chunks in, acknowledgements of what is durable out.
 
-use consign_common::name::{Id, ServerName};
+use consign_common::{
+    crash,
+    name::{Id, ServerName},
+};
 use consign_proto::v1::{LogAck, LogChunk};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -63,6 +66,7 @@ pub(super) fn take(
                 Err(error) => Err(refused(&error)),
             };
             let ends = ack.is_err();
+            crash::point("log-ack-send-before");
             if acks.send(ack).await.is_err() || ends {
                 return;
             }
@@ -72,6 +76,7 @@ pub(super) fn take(
 }
 
 async fn hand_over(logs: &LogWriter, server: &ServerName, chunk: LogChunk) -> Result<Pending, Status> {
+    crash::point("log-received");
     let id: Id = chunk.deployment.parse().map_err(invalid)?;
     let attempt = chunk.attempt.parse().map_err(invalid)?;
     let append = Append {
