@@ -57,8 +57,10 @@ pub(super) fn heartbeat(now: UnixMs) -> AgentMessage {
     message(Kind::Heartbeat(Heartbeat { now_ms: now.0 }))
 }
 
-pub(super) fn outbound(outbound: Outbound) -> AgentMessage {
-    message(match outbound {
+/// `None`: it is for the session itself.
+pub(super) fn outbound(outbound: Outbound) -> Option<AgentMessage> {
+    Some(message(match outbound {
+        Outbound::Again => return None,
         Outbound::Event { deployment, sequence, at, body } => Kind::Event(Event {
             deployment: deployment.into(),
             sequence,
@@ -68,7 +70,7 @@ pub(super) fn outbound(outbound: Outbound) -> AgentMessage {
         Outbound::Refused { order, code, message } => {
             Kind::Refused(Refused { order: order.into(), code, message })
         }
-    })
+    }))
 }
 
 pub(super) fn trust_root_taken(version: u64, error: String) -> AgentMessage {

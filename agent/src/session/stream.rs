@@ -140,6 +140,8 @@ impl Stream {
         let mut heard = Instant::now();
         let mut for_manager = Some(Inbound::Connected);
         let mut for_coordinator: Option<AgentMessage> = None;
+        // What is still on its way from an earlier session has gaps where some of it was discarded.
+        let mut events = Events::OfBefore;
         loop {
             tokio::select! {
                 permit = inbound.reserve(), if for_manager.is_some() => match permit {
@@ -181,11 +183,13 @@ impl Stream {
                     }
                 }
                 said = outbound.recv(), if for_coordinator.is_none() => match said {
+                    Some(Outbound::Again) => events = Events::OfThisSession,
+                    Some(Outbound::Event { .. }) if events == Events::OfBefore => {}
                     Some(said) => {
                         if begins_or_ends_a_log(&said) {
                             logs_changed.notify_one();
                         }
-                        for_coordinator = Some(convert::outbound(said));
+                        for_coordinator = convert::outbound(said);
                     }
                     None => return SessionEnd::ManagerEnded,
                 },
@@ -199,6 +203,12 @@ impl Stream {
             }
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Events {
+    OfBefore,
+    OfThisSession,
 }
 
 enum Received {
@@ -274,7 +284,7 @@ fn begins_or_ends_a_log(said: &Outbound) -> bool {
             | Event::Confirmed { .. }
             | Event::Unconfirmed { .. } => false,
         },
-        Outbound::Refused { .. } => false,
+        Outbound::Refused { .. } | Outbound::Again => false,
     }
 }
 

@@ -366,12 +366,12 @@ impl Agent {
         self.inbound.send(message).await.unwrap();
     }
 
-    /// The next message that is not about progress.
+    /// The next message to the coordinator that is not about progress.
     pub(crate) async fn hear(&mut self) -> Outbound {
         loop {
             let message = timeout(PATIENCE, self.outbound.recv()).await.expect("the agent is silent");
             let Some(message) = message else { panic!("the agent ended: {:?}", (&mut self.task).await) };
-            if !matches!(message, Outbound::Event { sequence: 0, .. }) {
+            if !matches!(message, Outbound::Event { sequence: 0, .. } | Outbound::Again) {
                 return message;
             }
         }
@@ -397,6 +397,7 @@ impl Agent {
                     }
                 }
                 Outbound::Refused { code, message, .. } => panic!("refused: {code}: {message}; {events:?}"),
+                Outbound::Again => {}
             }
         }
     }
@@ -411,7 +412,7 @@ impl Agent {
     pub(crate) async fn refusal(&mut self) -> (String, String) {
         match self.hear().await {
             Outbound::Refused { code, message, .. } => (code, message),
-            Outbound::Event { body, .. } => panic!("not refused: {body:?}"),
+            other @ (Outbound::Event { .. } | Outbound::Again) => panic!("not refused: {other:?}"),
         }
     }
 
