@@ -4,7 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 mod bad_input;
+mod crash_points;
 mod kill;
+mod kill_loops;
 mod latency;
+mod patient;
+mod random;
 mod rollouts;
 mod scene;
