@@ -1,10 +1,11 @@
 # Thin names for cargo commands; `make help` lists them.
 
-.PHONY: help build demo test check bench
+.PHONY: help build demo test soak check bench
 
 help:
 	@echo 'make demo        build, then the main job on this machine: coordinator, three agents, three versions (no root)'
 	@echo 'make test        all tests; those on real hosts need root and boot Debian systems'
+	@echo 'make soak        a kill at every crash point, and a thousand each of agent and coordinator; an hour, no root'
 	@echo 'make check       formatting, lints, shell scripts'
 	@echo 'make bench       speed and memory; prints figures, asserts none'
 	@echo 'make build       release binaries in target/release: consign, consign-agent'
@@ -25,6 +26,11 @@ else
 	cargo test --no-fail-fast --locked --workspace --exclude consign-tests
 	cargo test --no-fail-fast --locked -p consign-tests -- --test-threads=1
 endif
+
+soak:
+	cargo build --locked --workspace --bins --examples
+	CONSIGN_CRASH_POINTS=all CONSIGN_KILL_RUNS=1000 cargo test --locked -p consign-tests --test processes -- \
+		--nocapture --test-threads=1 every_crash_point again_and_again
 
 check:
 	cargo fmt --all --check

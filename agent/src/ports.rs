@@ -27,9 +27,24 @@ pub enum Inbound {
 /// From the manager to the session. Lost when no session is open: the journal is what is sent again.
 #[derive(Debug)]
 pub enum Outbound {
-    Event { deployment: Id, sequence: u64, at: UnixMs, body: Event },
-    Refused { order: Id, code: String, message: String },
-    Answer { query: String, answer: Answer },
+    /// The answer to [`Inbound::Connected`]: from here on comes every event that has not been acknowledged, in order. One
+    /// that came before belongs to an earlier session.
+    Again,
+    Event {
+        deployment: Id,
+        sequence: u64,
+        at: UnixMs,
+        body: Event,
+    },
+    Refused {
+        order: Id,
+        code: String,
+        message: String,
+    },
+    Answer {
+        query: String,
+        answer: Answer,
+    },
 }
 
 /// What an order would come to.

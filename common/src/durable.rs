@@ -9,15 +9,19 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use crate::crash;
+
 /// Puts `bytes` at `path` with exactly `mode`. A reader, also after a crash, sees the old content or the new, never a
 /// part. The content is never readable by more than `mode` allows, not even before it is in place.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    crash::point("durable-write-before");
     let (temporary, mut file) = create_beside(path, mode)?;
     let written = (|| {
         // The mode of `open` is cut by the umask.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
+        crash::point("durable-rename-before");
         fs::rename(&temporary, path)
     })();
     match written {
@@ -32,6 +36,7 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// Makes one directory with exactly `mode`; its parent must exist, it itself must not.
 pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
+    crash::point("durable-directory-before");
     DirBuilder::new().mode(mode).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     sync_dir(path)?;
@@ -40,7 +45,10 @@ pub fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    crash::point("durable-names-before");
+    File::open(path)?.sync_all()?;
+    crash::point("durable-names-after");
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {

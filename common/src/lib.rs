@@ -1,5 +1,5 @@
 //! What coordinator and agent must agree on. Pure: no tokio, no clock, no randomness, no environment; they come in
-//! as parameters.
+//! as parameters. Only [`crash`] reads the environment, in debug builds.
 //!
 //! | module | holds |
 //! |---|---|
@@ -12,9 +12,12 @@
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
 //! | [`terminal`] | foreign bytes, made safe to show |
 //! | [`tls`] | who may talk: certificates, pins, rustls configurations |
+//! | [`durable`] | files that survive a crash |
+//! | [`crash`] | the instants of a crash, by name, for debug builds |
 //! | [`wire`] | what both ends of the wire hold to beside the messages |
 
 pub mod artifact;
+pub mod crash;
 pub mod deployment;
 pub mod digest;
 pub mod durable;

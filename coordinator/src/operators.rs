@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use consign_common::{digest::Sha256, name::Owner, time::UnixMs};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use crate::{
     grpc::{AllowList, Identity, Role},
     store::{
-        Store, StoreError,
+        Store, StoreError, Write,
         column::{from_u64, parse, to_u64},
     },
 };
@@ -68,7 +68,7 @@ impl Operators {
 
     /// Adds an operator, or gives a known name another role; its keys end.
     pub async fn enrol(
-        write: &mut Transaction<'static, Sqlite>,
+        write: &mut Write,
         name: &Owner,
         role: Role,
         added_by: &str,

@@ -10,7 +10,7 @@ use consign_common::{
 };
 use tokio::sync::watch;
 
-use crate::store::{Store, StoreError, column::from_u64};
+use crate::store::{Store, StoreError, Write, column::from_u64};
 
 #[derive(Debug)]
 pub struct TrustRoots {
@@ -98,7 +98,7 @@ impl TrustRoots {
 
 /// The first one, from the bundle: the machine's owner vouches for it by handing over the bundle.
 pub async fn import_first(
-    write: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    write: &mut Write,
     envelope: &[u8],
     now: UnixMs,
 ) -> Result<TrustRoot, TrustRootError> {
@@ -107,12 +107,7 @@ pub async fn import_first(
     Ok(first)
 }
 
-async fn insert(
-    write: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    version: u64,
-    envelope: &[u8],
-    now: UnixMs,
-) -> Result<(), TrustRootError> {
+async fn insert(write: &mut Write, version: u64, envelope: &[u8], now: UnixMs) -> Result<(), TrustRootError> {
     sqlx::query("INSERT INTO trust_roots (version, envelope, added_ms) VALUES (?, ?, ?)")
         .bind(from_u64(version))
         .bind(envelope)

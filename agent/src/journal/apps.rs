@@ -1,17 +1,16 @@
 //! What is remembered of every app, beyond its deployments.
 
+use super::{
+    Journal, JournalError,
+    column::{from_u64, number, parse, to_u64},
+    database::Write,
+};
+use crate::core::Pointers;
 use consign_common::{
     digest::Sha256,
     name::{App, Environment, Id},
     trust::authorize::{Installed, Memory},
 };
-use sqlx::{Sqlite, Transaction};
-
-use super::{
-    Journal, JournalError,
-    column::{from_u64, number, parse, to_u64},
-};
-use crate::core::Pointers;
 
 type Numbers = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
 
@@ -95,7 +94,7 @@ impl Journal {
 }
 
 pub(super) async fn settle(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     deployment: &Id,
     environment: &Environment,
     pointers: &Pointers,

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,8 +11,9 @@ use std::{
     time::Duration,
 };
 
+use consign_common::crash;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Sqlite, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -36,6 +38,33 @@ pub struct Journal {
     id: Arc<str>,
     /// Of the newest durable event.
     position: Arc<AtomicU64>,
+}
+
+/// A writing transaction: durable when [`commit`](Self::commit) has returned, rolled back when dropped.
+#[derive(Debug)]
+pub(super) struct Write(Transaction<'static, Sqlite>);
+
+impl Write {
+    pub(super) async fn commit(self) -> Result<(), JournalError> {
+        crash::point("journal-commit-before");
+        self.0.commit().await?;
+        crash::point("journal-commit-after");
+        Ok(())
+    }
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -140,16 +169,15 @@ impl Journal {
         &self.deployments
     }
 
-    /// Durable when `commit` has returned; rolled back when dropped.
-    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
+    pub(super) async fn write(&self) -> Result<Write, JournalError> {
         match self.pool.begin_with("BEGIN IMMEDIATE").await {
             // SQLite rolled a transaction back by itself, as it does on a full disk. This connection still counts it as
             // open and would refuse every other one: another takes its place.
             Err(sqlx::Error::InvalidSavePointStatement) => {
                 self.pool.acquire().await?.close().await?;
-                Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+                Ok(Write(self.pool.begin_with("BEGIN IMMEDIATE").await?))
             }
-            begun => Ok(begun?),
+            begun => Ok(Write(begun?)),
         }
     }
 

@@ -1,19 +1,19 @@
 //! Events of deployments: written ahead of every act, kept until the coordinator has them, replayed after a crash.
 
+use super::{
+    Journal, JournalError, apps,
+    column::{from_u64, parse, to_u64},
+    database::Write,
+};
+use crate::core::Pointers;
 use consign_common::{
+    crash,
     deployment::Event,
     json,
     limits::EVENT_BYTES,
     name::{Environment, Id},
     time::UnixMs,
 };
-use sqlx::{Sqlite, Transaction};
-
-use super::{
-    Journal, JournalError, apps,
-    column::{from_u64, parse, to_u64},
-};
-use crate::core::Pointers;
 
 /// One event of one deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Journal {
     /// The coordinator has everything up to `sequence`. May come twice and out of order: the highest stands. What has not
     /// happened yet cannot be acknowledged.
     pub async fn acknowledge(&self, deployment: &Id, sequence: u64) -> Result<(), JournalError> {
+        crash::point("event-ack-record-before");
         sqlx::query(
             "UPDATE deployments SET acknowledged = max(acknowledged,
                min(?, (SELECT coalesce(max(sequence), 0) FROM events WHERE deployment = deployments.id)))
@@ -89,6 +90,7 @@ impl Journal {
         .bind(deployment.as_str())
         .execute(self.pool())
         .await?;
+        crash::point("event-ack-record-after");
         Ok(())
     }
 
@@ -111,7 +113,7 @@ pub(super) struct Appended {
 }
 
 pub(super) async fn append(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     deployment: &Id,
     at: UnixMs,
     event: &Event,

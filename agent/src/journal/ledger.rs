@@ -1,6 +1,6 @@
 //! What the session asks: acknowledgements of logs, and the state that `Hello` tells.
 
-use consign_common::{deployment::Attempt, name::Id};
+use consign_common::{crash, deployment::Attempt, name::Id};
 
 use super::{
     Journal, JournalError,
@@ -38,6 +38,7 @@ impl Journal {
         attempt: Attempt,
         offset: u64,
     ) -> Result<(), JournalError> {
+        crash::point("log-ack-record-before");
         sqlx::query(
             "UPDATE logs SET acknowledged = max(acknowledged, ?) WHERE deployment = ? AND attempt = ?",
         )
@@ -46,6 +47,7 @@ impl Journal {
         .bind(attempt.to_string())
         .execute(self.pool())
         .await?;
+        crash::point("log-ack-record-after");
         Ok(())
     }
 

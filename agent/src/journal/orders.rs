@@ -1,18 +1,17 @@
 //! Orders, verbatim: what was taken up, what was refused, and why.
 
+use super::{
+    Journal, JournalError,
+    column::{from_u64, to_u64},
+    database::Write,
+    events,
+};
 use consign_common::{
     deployment::Event,
     digest::Sha256,
     name::{App, Environment, Id},
     time::UnixMs,
     trust::{OrderingNumber, Refusal},
-};
-use sqlx::{Sqlite, Transaction};
-
-use super::{
-    Journal, JournalError,
-    column::{from_u64, to_u64},
-    events,
 };
 
 /// Of the newest orders those that were refused are kept.
@@ -143,7 +142,7 @@ impl Journal {
         .bind(REFUSALS_KEPT)
         .execute(&mut *write)
         .await?;
-        Ok(write.commit().await?)
+        write.commit().await
     }
 
     /// The order that began a deployment: coordinator, document, statements, trust root version.
@@ -169,7 +168,7 @@ impl Journal {
 }
 
 async fn insert(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     order: &Received,
     refused: Option<(&str, &str)>,
 ) -> Result<(), JournalError> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use consign_common::{deployment::Attempt, name::Id};
+use consign_common::{crash, deployment::Attempt, name::Id};
 use consign_proto::v1::{LogAck, LogChunk, agents_client::AgentsClient};
 use tokio::{
     sync::{Notify, mpsc},
@@ -130,12 +130,14 @@ impl Tails {
                 // A closed queue is told by the stream of acknowledgements.
                 let Ok(permit) = chunks.try_reserve() else { return };
                 if let Some((offset, records)) = tail.next_chunk().await {
+                    crash::point("log-send-before");
                     permit.send(LogChunk {
                         deployment: deployment.to_string(),
                         attempt: attempt.to_string(),
                         offset,
                         records: records.into(),
                     });
+                    crash::point("log-send-after");
                     sent = true;
                 }
             }
@@ -146,6 +148,7 @@ impl Tails {
     }
 
     async fn acknowledged(&mut self, ack: &LogAck, ledger: &impl Ledger) {
+        crash::point("log-ack-received");
         let (Ok(deployment), Ok(attempt)) = (ack.deployment.parse::<Id>(), ack.attempt.parse()) else {
             return;
         };

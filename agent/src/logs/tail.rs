@@ -85,9 +85,10 @@ impl Tail {
         Ok(bytes)
     }
 
-    /// `None` while the attempt has not made it yet.
+    /// `None` while the attempt has not made it yet. Before the first byte it is opened anew each time: an attempt whose
+    /// supervisor was lost before it began is begun by another one, with another file in the place of an empty one.
     fn file(&mut self) -> io::Result<Option<Arc<File>>> {
-        if self.file.is_none() {
+        if self.file.is_none() || self.sent == 0 {
             match File::open(&self.log.path) {
                 Ok(file) => self.file = Some(Arc::new(file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.log.length.is_none() => {}
@@ -139,4 +140,33 @@ fn read_at(file: &File, offset: u64, wanted: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(have);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use consign_common::{
+        deployment::log::{Stream, encode_into},
+        name::Id,
+        time::UnixMs,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_in_the_place_of_an_empty_one_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deploy-0-1.log");
+        let (deployment, attempt) = (Id::from_bytes([7; 16]), "deploy-0-1".parse().unwrap());
+        let mut tail =
+            Tail::new(PendingLog { deployment, attempt, path: path.clone(), acknowledged: 0, length: None });
+        std::fs::write(&path, []).unwrap();
+        assert_eq!(tail.next_chunk().await, None);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(tail.next_chunk().await, None);
+        let mut record = Vec::new();
+        encode_into(&mut record, UnixMs(1), Stream::Stdout, b"from the second\n");
+        std::fs::write(&path, &record).unwrap();
+        assert_eq!(tail.next_chunk().await, Some((0, record)));
+        assert_eq!(tail.next_chunk().await, None);
+    }
 }

@@ -1,5 +1,5 @@
 //! Events to the session: in the journal's order, each once per session, from the journal alone. So none overtakes
-//! another, and what was lost with a connection comes again.
+//! another, and what was lost with a connection comes again, after a word that says so.
 
 use std::sync::Arc;
 
@@ -40,6 +40,9 @@ impl Pump {
         loop {
             if self.restart.swap(false, std::sync::atomic::Ordering::AcqRel) {
                 cursor = 0;
+                if outbound.send(Outbound::Again).await.is_err() {
+                    return Ok(());
+                }
             }
             let batch = journal.unacknowledged_after(cursor, BATCH).await?;
             if batch.is_empty() {

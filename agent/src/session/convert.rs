@@ -69,9 +69,10 @@ pub(super) fn heartbeat(now: UnixMs, echo: u64) -> AgentMessage {
     message(Kind::Heartbeat(Heartbeat { now_ms: now.0, echo }))
 }
 
-/// `position`: the journal's, now.
-pub(super) fn outbound(outbound: Outbound, position: u64) -> AgentMessage {
-    message(match outbound {
+/// `position`: the journal's, now. `None`: it is for the session itself.
+pub(super) fn outbound(outbound: Outbound, position: u64) -> Option<AgentMessage> {
+    Some(message(match outbound {
+        Outbound::Again => return None,
         Outbound::Event { deployment, sequence, at, body } => Kind::Event(Event {
             deployment: deployment.into(),
             sequence,
@@ -83,7 +84,7 @@ pub(super) fn outbound(outbound: Outbound, position: u64) -> AgentMessage {
             Kind::Refused(Refused { order: order.into(), code, message })
         }
         Outbound::Answer { query, answer } => Kind::Answer(answered(query, answer)),
-    })
+    }))
 }
 
 fn answered(query: String, answer: Answer) -> Answered {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     digest::Sha256,
     limits::{ArtifactLimits, CHUNK_BYTES, MESSAGE_BYTES},
     terminal,
@@ -106,6 +107,7 @@ impl Fetcher {
 impl Fetch for Fetcher {
     async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, FetchError> {
         let _permit = self.transfers.acquire().await.map_err(unreachable)?;
+        crash::point("manifest-fetch-before");
         let limit = self.limits.manifest_bytes as u64;
         let mut transfer = self.begin(What::Manifest(digest.to_string()), 0).await?;
         let mut manifest = Vec::new();
@@ -191,7 +193,10 @@ impl Transfer {
 
 async fn finish(mut file: File) -> io::Result<()> {
     file.flush().await?;
-    file.sync_data().await
+    crash::point("pack-sync-before");
+    file.sync_data().await?;
+    crash::point("pack-sync-after");
+    Ok(())
 }
 
 async fn length(path: &Path) -> u64 {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use consign_common::{
+    crash,
     deployment::Event,
     limits::STATEMENTS,
     name::Id,
@@ -103,6 +104,7 @@ impl Stream {
         let apps = ledger.apps(coordinator).await;
         let version = roots.current().version;
         let hello = convert::hello(host, SystemClock.now(), version, apps, open, ledger.journal());
+        crash::point("hello-send-before");
         outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
         let welcomed = timeout(WELCOME_WITHIN, async {
             let mut incoming =
@@ -125,6 +127,7 @@ impl Stream {
         if welcome.protocol.abs_diff(PROTOCOL) > SKEW {
             return Err(SessionEnd::Protocol { theirs: welcome.protocol });
         }
+        crash::point("welcome-received");
         let heartbeat = Duration::from_secs(welcome.heartbeat_seconds.clamp(1, 300).into());
         Ok((Self { incoming, outgoing, heartbeat }, welcome))
     }
@@ -146,6 +149,8 @@ impl Stream {
         let mut heard = Instant::now();
         let mut for_manager = Some(Inbound::Connected);
         let mut for_coordinator: Option<AgentMessage> = None;
+        // What is still on its way from an earlier session has gaps where some of it was discarded.
+        let mut events = Events::OfBefore;
         loop {
             tokio::select! {
                 permit = inbound.reserve(), if for_manager.is_some() => match permit {
@@ -160,7 +165,9 @@ impl Stream {
                 permit = self.outgoing.reserve(), if for_coordinator.is_some() => match permit {
                     Ok(permit) => {
                         if let Some(message) = for_coordinator.take() {
+                            crash::point("event-send-before");
                             permit.send(message);
+                            crash::point("event-send-after");
                         }
                     }
                     Err(_) => return SessionEnd::Closed,
@@ -198,11 +205,13 @@ impl Stream {
                     }
                 }
                 said = outbound.recv(), if for_coordinator.is_none() => match said {
+                    Some(Outbound::Again) => events = Events::OfThisSession,
+                    Some(Outbound::Event { .. }) if events == Events::OfBefore => {}
                     Some(said) => {
                         if begins_or_ends_a_log(&said) {
                             logs_changed.notify_one();
                         }
-                        for_coordinator = Some(convert::outbound(said, ledger.journal().position));
+                        for_coordinator = convert::outbound(said, ledger.journal().position);
                     }
                     None => return SessionEnd::ManagerEnded,
                 },
@@ -216,6 +225,12 @@ impl Stream {
             }
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Events {
+    OfBefore,
+    OfThisSession,
 }
 
 enum Received {
@@ -235,6 +250,7 @@ enum Received {
 fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &'static str> {
     match message.kind {
         Some(Kind::Order(Order { document, statements })) => {
+            crash::point("order-received");
             if statements.len() > STATEMENTS {
                 return Err("an order with more statements than are allowed");
             }
@@ -245,6 +261,7 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             }))
         }
         Some(Kind::EventAck(ack)) => {
+            crash::point("event-ack-received");
             let deployment: Id =
                 ack.deployment.parse().map_err(|_| "an acknowledgement for no deployment")?;
             Ok(Received::ForManager(Inbound::EventAck { deployment, sequence: ack.sequence }))
@@ -320,7 +337,7 @@ fn begins_or_ends_a_log(said: &Outbound) -> bool {
             | Event::Confirmed { .. }
             | Event::Unconfirmed { .. } => false,
         },
-        Outbound::Refused { .. } | Outbound::Answer { .. } => false,
+        Outbound::Refused { .. } | Outbound::Answer { .. } | Outbound::Again => false,
     }
 }
 

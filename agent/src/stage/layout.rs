@@ -10,6 +10,7 @@ use std::{
 
 use cap_std::{ambient_authority, fs::Dir};
 use consign_common::{
+    crash,
     digest::Sha256,
     name::{App, Version},
 };
@@ -106,21 +107,30 @@ impl AppDirectory {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        crash::point("switch-link-before");
         self.root.symlink_contents(Path::new("releases").join(release), NEXT)?;
+        crash::point("switch-rename-before");
         self.root.rename(NEXT, &self.root, CURRENT)?;
-        sync(&self.root)
+        crash::point("switch-rename-after");
+        sync(&self.root)?;
+        crash::point("switch-sync-after");
+        Ok(())
     }
 
     /// Removes a release; one that is not there is no error. Its name goes first, so that a half-removed one is never
     /// taken for whole.
     pub fn remove(&self, release: &str) -> io::Result<()> {
         let doomed = format!(".removing-{release}");
+        crash::point("release-remove-before");
         match self.releases.rename(release, &self.releases, &doomed) {
             Ok(()) => sync(&self.releases)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        self.remove_tree(&doomed)
+        crash::point("release-remove-renamed");
+        self.remove_tree(&doomed)?;
+        crash::point("release-remove-after");
+        Ok(())
     }
 
     /// Removes what a crash left half-written or half-removed; only the agent that owns the app may call it.

@@ -9,6 +9,7 @@ use std::{
 use cap_std::fs::{Dir, File, OpenOptions};
 use consign_common::{
     artifact::{Entry, EntryKind, Manifest, Sink},
+    crash,
     digest::Sha256,
     plan::Plan,
     trust::Privilege,
@@ -129,6 +130,7 @@ impl<'a> Staging<'a> {
         // Closed to everybody until `finish` has dressed all of it, so that nobody plants anything between.
         rustix::fs::mkdirat(app.releases(), temporary.as_str(), Mode::RWXU)
             .map_err(|error| StageError::io("cannot create", &path)(error.into()))?;
+        crash::point("staging-begun");
         let tree = app.releases().open_dir(&temporary).map_err(StageError::io("cannot open", &path))?;
         let staging = Self { form, app, temporary, tree, open: None };
         for entry in &form.manifest.entries {
@@ -149,6 +151,7 @@ impl<'a> Staging<'a> {
         self.make_writable_paths().map_err(StageError::io("cannot create the writable paths of", &path))?;
         let owner = self.form.owner()?;
         self.dress(&self.tree, "", owner).map_err(StageError::io("cannot set modes and owners in", &path))?;
+        crash::point("staging-sync-before");
         handle(&self.tree)
             .and_then(|tree| Ok(rustix::fs::syncfs(tree)?))
             .map_err(StageError::io("cannot make durable", &path))?;
@@ -157,10 +160,12 @@ impl<'a> Staging<'a> {
             return Err(StageError::InTheWay { path: self.app.releases_path() });
         };
         let releases = self.app.releases();
+        crash::point("staging-rename-before");
         releases
             .rename(&self.temporary, releases, &name)
             .and_then(|()| sync(releases))
             .map_err(StageError::io("cannot give its name to", &path))?;
+        crash::point("staging-rename-after");
         Ok(name)
     }
 

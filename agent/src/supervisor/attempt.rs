@@ -13,6 +13,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     deployment::{Failure, Leftover, StepOutcome, log::Stream},
     name::Id,
     time::{Clock, SystemClock, UnixMs},
@@ -141,6 +142,7 @@ impl<'a> Execution<'a> {
         let mark = mark(place.deployment, spec.attempt);
         let (mut link, theirs) = UnixStream::pair()?;
         let (pipes, stdout, stderr) = if spec.tty { terminal()? } else { two_pipes()? };
+        crash::point("attempt-spawn-before");
         let child = Command::new("/proc/self/exe")
             .arg("exec-attempt")
             .env_clear()
@@ -155,6 +157,7 @@ impl<'a> Execution<'a> {
         // From here on dropping `link` ends the process: it executes nothing without orders.
         link.set_read_timeout(Some(READY_WITHIN))?;
         link.read_exact(&mut [0])?;
+        crash::point("attempt-spawn-after");
         let main_handle = pidfd_open(main, PidfdFlags::empty())?;
         let seen = processes::see(pid).ok_or_else(|| io::Error::other("the attempt's process is gone"))?;
         let cgroup = place.subtree.and_then(|subtree| subtree.attempt(spec.attempt)).filter(|cgroup| {
@@ -299,9 +302,11 @@ impl<'a> Execution<'a> {
         self.phase = Phase::Running;
         self.arm(self.spec.timeout());
         let Some(link) = &mut self.link else { return };
+        crash::point("attempt-release-before");
         let orders = line(&Orders::new(&self.spec, self.place.deployment));
         let told =
             orders.and_then(|orders| link.write_all(&orders)).and_then(|()| link.set_nonblocking(true));
+        crash::point("attempt-release-after");
         if let Err(error) = told {
             self.exec_failure = error.to_string().into_bytes();
             self.link = None;
@@ -367,6 +372,7 @@ impl<'a> Execution<'a> {
     }
 
     fn finish(mut self, buffer: &mut [u8]) -> Ended {
+        crash::point("attempt-ended");
         let may_leave = self.spec.leaves && self.phase == Phase::Running && self.exec_failure.is_empty();
         let left = match self.phase {
             Phase::Running => self.containment.members(),

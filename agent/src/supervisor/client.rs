@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use consign_common::deployment::Attempt;
+use consign_common::{crash, deployment::Attempt};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::UnixStream,
@@ -22,6 +22,12 @@ use super::{
 
 /// From launching to the first answer; a machine that boots or swaps is slow.
 const START_WITHIN: Duration = Duration::from_secs(30);
+/// Without anybody there a supervisor is launched once more: the one before may have died before it listened. Where it
+/// is only slow, the second one gives way.
+const LAUNCH_EVERY: Duration = Duration::from_secs(2);
+/// Conversations that may break off before somebody who listens is no longer asked, and the pause between them.
+const BROKEN_OFF: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(20);
 /// For an answer to anything but `wait`; creating files on a slow disk is part of it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -66,14 +72,23 @@ impl Supervisor {
             return Ok(running);
         }
         let owned = || directory.to_owned();
+        crash::point("supervisor-launch-before");
         launcher
             .launch(directory)
             .await
             .map_err(|source| SupervisorError::Launch { directory: owned(), source })?;
+        crash::point("supervisor-launch-after");
         let deadline = Instant::now() + START_WITHIN;
+        let mut launched = Instant::now();
         while Instant::now() < deadline {
             if let Some(running) = Self::attach(directory).await? {
                 return Ok(running);
+            }
+            if launched.elapsed() >= LAUNCH_EVERY {
+                launched = Instant::now();
+                if let Err(error) = launcher.launch(directory).await {
+                    tracing::debug!(%error, "a supervisor was not launched once more");
+                }
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -144,12 +159,30 @@ impl Supervisor {
         }
     }
 
+    /// A process that dies closes what it has open one by one, and where it listens perhaps last: while somebody seems to
+    /// be there, a conversation that broke off is begun again. All requests may be made twice.
     async fn ask(&self, request: &Request, within: Option<Duration>) -> Result<Reply, SupervisorError> {
+        let mut broken_off = 0;
+        loop {
+            match self.ask_once(request, within).await {
+                Err(SupervisorError::Io { source, .. }) if is_absence(&source) && broken_off < BROKEN_OFF => {
+                    broken_off += 1;
+                    sleep(PAUSE).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask_once(&self, request: &Request, within: Option<Duration>) -> Result<Reply, SupervisorError> {
         let conversation = async {
             let mut stream = connect(&self.directory).await?;
+            crash::point("supervisor-ask-before");
             stream.write_all(&line(request)?).await?;
+            crash::point("supervisor-ask-after");
             let mut answer = Vec::new();
             BufReader::new(stream.take(LINE_BYTES)).read_until(b'\n', &mut answer).await?;
+            crash::point("supervisor-answered");
             parse(&answer)
         };
         let answer = match within {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     deployment::{Attempt, Failure, Leftover, StepOutcome},
     time::UnixMs,
 };
@@ -107,6 +108,7 @@ pub(super) struct Reserved(File);
 impl Reserved {
     /// Fails where the file exists: an attempt begins once.
     pub(super) fn create(directory: &Path, attempt: Attempt) -> io::Result<Self> {
+        crash::point("exit-reserve-before");
         let file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(path(directory, attempt))?;
         let length = u64::try_from(EXIT_RECORD_BYTES).unwrap_or(u64::MAX);
@@ -116,14 +118,20 @@ impl Reserved {
             Err(rustix::io::Errno::OPNOTSUPP) => file.write_all_at(&[0; EXIT_RECORD_BYTES], 0)?,
             Err(error) => return Err(error.into()),
         }
+        crash::point("exit-reserve-sync-before");
         file.sync_all()?;
         File::open(directory)?.sync_all()?;
+        crash::point("exit-reserve-after");
         Ok(Self(file))
     }
 
     pub(super) fn write(self, record: ExitRecord) -> io::Result<()> {
+        crash::point("exit-record-before");
         self.0.write_all_at(&record.encode()?, 0)?;
-        self.0.sync_data()
+        crash::point("exit-record-sync-before");
+        self.0.sync_data()?;
+        crash::point("exit-record-after");
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     deployment::{
         Attempt,
         log::{self, HEADER_BYTES, Stream},
@@ -103,7 +104,9 @@ impl Output {
         }
         self.log.settle(SystemClock.now());
         // A failure here is one of the disk; the exit record that follows will meet it too.
+        crash::point("log-sync-before");
         drop(self.log.file.sync_data());
+        crash::point("log-sync-after");
         self.log.written()
     }
 
@@ -224,10 +227,12 @@ impl<W: Write> LogFile<W> {
         encode(&mut self.pending);
         self.pending_written = 0;
         self.pending_data = data;
+        crash::point("log-append-before");
         if !self.complete() && self.pending_written == 0 {
             self.pending.clear();
             return false;
         }
+        crash::point("log-append-after");
         true
     }
 

@@ -16,6 +16,7 @@ use std::{
 };
 
 use consign_common::{
+    crash,
     deployment::Attempt,
     name::{Id, InvalidName},
 };
@@ -117,7 +118,9 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
     }
     let subtree = Subtree::prepare(&deployment);
     let (wake, wakes) = UnixStream::pair()?;
+    crash::point("supervisor-listen-before");
     let listener = UnixListener::bind(address.path())?;
+    crash::point("supervisor-listen-after");
     let place = std::fs::canonicalize(directory)?;
     let shared = Arc::new(Shared {
         directory: directory.to_owned(),
@@ -141,6 +144,7 @@ fn serve(directory: &Path, deployment: Id) -> io::Result<Served> {
             break;
         }
     }
+    crash::point("supervisor-end-before");
     drop(std::fs::remove_file(address.path()));
     if let Some(subtree) = &shared.subtree {
         subtree.remove();
@@ -233,7 +237,9 @@ impl Shared {
             },
         };
         // Who asked may be gone; then it asks again.
+        crash::point("supervisor-reply-before");
         drop(write_line(&mut stream, &reply));
+        crash::point("supervisor-reply-after");
         if self.state().ending {
             drop((&self.wake).write_all(b"e"));
         }
@@ -256,6 +262,7 @@ impl Shared {
         if let Some(reply) = self.finished(&state, attempt) {
             return reply;
         }
+        state = self.settled(state);
         match &state.current {
             Some(current) if current.attempt == attempt => {}
             Some(current) => return refused(format!("attempt {} has not ended", current.attempt)),
@@ -366,7 +373,7 @@ impl Shared {
     }
 
     fn shut_down(&self) -> Reply {
-        let mut state = self.state();
+        let mut state = self.settled(self.state());
         if let Some(current) = &state.current
             && current.released
         {
@@ -379,6 +386,17 @@ impl Shared {
         }
         state.ending = true;
         Reply::Done {}
+    }
+
+    /// Waits for the thread of an attempt whose end is on disk already: an agent that has read it there comes with the
+    /// next one, or with the end, before that thread is through.
+    fn settled<'s>(&self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        while let Some(current) = &state.current
+            && matches!(ExitRecord::read(&self.directory, current.attempt), Ok(Some(_)))
+        {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     /// The deployment's directory is gone: whether nothing executes any more. What was never released is let go.

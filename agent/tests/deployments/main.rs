@@ -214,6 +214,7 @@ async fn a_cancel_ends_the_step_and_removes_what_was_staged() {
             Outbound::Event { body, .. } => events.push(body),
             Outbound::Refused { code, .. } => busy |= code == "busy",
             Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
+            Outbound::Again => {}
         }
     }
     assert!(busy);
@@ -242,7 +243,9 @@ async fn what_the_coordinator_lost_comes_again_in_order() {
     for expected in first.1.iter().skip(2).chain(&second.1) {
         match agent.hear().await {
             Outbound::Event { body, .. } => assert_eq!(body, *expected),
-            other @ (Outbound::Refused { .. } | Outbound::Answer { .. }) => panic!("no event: {other:?}"),
+            other @ (Outbound::Refused { .. } | Outbound::Answer { .. } | Outbound::Again) => {
+                panic!("no event: {other:?}")
+            }
         }
     }
     agent.kill().await;

@@ -49,7 +49,9 @@ async fn ask(world: &World, agent: &mut Agent, order: &Order, artifact: &Artifac
             assert_eq!(query, "q-1");
             answer
         }
-        other @ (Outbound::Event { .. } | Outbound::Refused { .. }) => panic!("no answer: {other:?}"),
+        other @ (Outbound::Event { .. } | Outbound::Refused { .. } | Outbound::Again) => {
+            panic!("no answer: {other:?}")
+        }
     }
 }
 

@@ -440,12 +440,12 @@ impl Agent {
         self.inbound.send(message).await.unwrap();
     }
 
-    /// The next message that is not about progress.
+    /// The next message to the coordinator that is not about progress.
     pub(crate) async fn hear(&mut self) -> Outbound {
         loop {
             let message = timeout(PATIENCE, self.outbound.recv()).await.expect("the agent is silent");
             let Some(message) = message else { panic!("the agent ended: {:?}", (&mut self.task).await) };
-            if !matches!(message, Outbound::Event { sequence: 0, .. }) {
+            if !matches!(message, Outbound::Event { sequence: 0, .. } | Outbound::Again) {
                 return message;
             }
         }
@@ -456,7 +456,7 @@ impl Agent {
         loop {
             match self.hear().await {
                 Outbound::Event { body, .. } if wanted(&body) => return body,
-                Outbound::Event { .. } => {}
+                Outbound::Event { .. } | Outbound::Again => {}
                 other @ (Outbound::Refused { .. } | Outbound::Answer { .. }) => panic!("no event: {other:?}"),
             }
         }
@@ -490,6 +490,7 @@ impl Agent {
                 }
                 Outbound::Refused { code, message, .. } => panic!("refused: {code}: {message}; {events:?}"),
                 Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
+                Outbound::Again => {}
             }
         }
     }
@@ -504,8 +505,9 @@ impl Agent {
     pub(crate) async fn refusal(&mut self) -> (String, String) {
         match self.hear().await {
             Outbound::Refused { code, message, .. } => (code, message),
-            Outbound::Event { body, .. } => panic!("not refused: {body:?}"),
-            Outbound::Answer { answer, .. } => panic!("nobody asked: {answer:?}"),
+            other @ (Outbound::Event { .. } | Outbound::Answer { .. } | Outbound::Again) => {
+                panic!("not refused: {other:?}")
+            }
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 
-use consign_agent::supervisor::{ExitRecord, Run, Supervisor, SupervisorError, reap_lost};
+use consign_agent::supervisor::{
+    AttemptSpec, ExitRecord, Launcher, Run, Supervisor, SupervisorError, reap_lost,
+};
 use consign_common::deployment::{StepOutcome, log::Stream};
 
-use crate::harness::{Deployment, is_alive, kill, launcher, marked, number_in, pid, until};
+use crate::harness::{Deployment, PATIENCE, is_alive, kill, launcher, marked, number_in, pid, until};
 
 #[tokio::test]
 async fn a_client_that_is_gone_finds_the_outcome_when_it_comes_back() {
@@ -171,4 +173,54 @@ async fn one_supervisor_serves_a_deployment_however_often_it_is_started() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&status.stderr).contains("another supervisor runs"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_supervisor_that_dies_before_it_listens_is_followed_by_another() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("0123456789abcdef0123456789abcdef");
+    std::fs::create_dir(&directory).unwrap();
+    let (once, program) = (root.path().join("once"), root.path().join("program"));
+    let script = format!(
+        "#!/bin/sh\n[ -e {once} ] || {{ touch {once}; exit 0; }}\nexec {agent} \"$@\"\n",
+        once = once.display(),
+        agent = env!("CARGO_BIN_EXE_consign-agent")
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let began = std::time::Instant::now();
+    let supervisor = Supervisor::start(&directory, &Launcher::Session { program }).await.unwrap();
+    assert!(once.exists() && began.elapsed() < PATIENCE / 2, "long before it is given up");
+    supervisor.shut_down().await.unwrap();
+}
+
+/// Where a process that dies listens longer than it talks, whoever asks it takes it neither for alive nor for broken.
+#[tokio::test]
+async fn a_conversation_that_breaks_off_is_begun_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(directory.path().join("supervisor.sock")).unwrap();
+    let supervisor = Supervisor::attach(directory.path()).await.unwrap().expect("somebody listens");
+    let attempt = "deploy-0-1".parse().unwrap();
+    let dying = std::thread::spawn(move || {
+        // Who attached, then twice who asked and who looked whether anybody listens.
+        for _ in 0..5 {
+            drop(listener.accept().unwrap());
+        }
+    });
+    let asked = supervisor.release(attempt).await;
+    assert!(matches!(asked, Err(SupervisorError::Lost { .. })), "{asked:?}");
+    dying.join().unwrap();
+}
+
+/// As an agent does that was killed meanwhile: it reads the record, and comes with the next attempt at once.
+#[tokio::test]
+async fn an_attempt_whose_end_is_on_disk_is_in_nobodys_way() {
+    let deployment = Deployment::start().await;
+    for number in 1..=10 {
+        let attempt = format!("deploy-0-{number}").parse().unwrap();
+        let spec = AttemptSpec { attempt, ..deployment.shell("true") };
+        deployment.begin(&spec).await;
+        while ExitRecord::read(&deployment.directory, attempt).unwrap().is_none() {}
+    }
+    deployment.supervisor.shut_down().await.unwrap();
 }

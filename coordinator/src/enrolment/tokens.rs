@@ -8,12 +8,12 @@ use consign_common::{
     time::UnixMs,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Row as _, sqlite::SqliteRow};
 
 use crate::{
     grpc::Role,
     store::{
-        Store, StoreError,
+        Store, StoreError, Write,
         column::{from_u64, parse, to_u64},
     },
 };
@@ -168,7 +168,7 @@ impl Tokens {
 
     /// Uses the token up, in the transaction that makes the identity: of any number at once exactly one succeeds.
     pub async fn spend(
-        write: &mut Transaction<'static, Sqlite>,
+        write: &mut Write,
         token: &Token,
         from: SocketAddr,
         now: UnixMs,
@@ -198,7 +198,7 @@ impl Tokens {
 /// How long used and expired tokens stay, so that a late second use is still told from a wrong one.
 const FORGET_MS: u64 = 30 * 24 * 3600 * 1000;
 
-async fn check_free(write: &mut Transaction<'static, Sqlite>, grant: &Grant) -> Result<(), TokenRefusal> {
+async fn check_free(write: &mut Write, grant: &Grant) -> Result<(), TokenRefusal> {
     let (query, name) = match grant {
         Grant::Agent { server, .. } => ("SELECT 1 FROM servers WHERE name = ?", server.as_str()),
         Grant::Operator { name, .. } => ("SELECT 1 FROM operators WHERE name = ?", name.as_str()),

@@ -2,10 +2,13 @@
 //! back to. Which of them is the server, only a person can say.
 
 use consign_common::{name::ServerName, time::UnixMs};
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use super::{JournalMark, Quarantine, Registry, RegistryError, registry::unknown};
-use crate::store::column::{from_u64, to_u64};
+use crate::store::{
+    Write,
+    column::{from_u64, to_u64},
+};
 
 /// What a hello comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ enum Since {
     Anew,
 }
 
-async fn found(write: &mut Transaction<'static, Sqlite>, name: &ServerName) -> Result<Found, RegistryError> {
+async fn found(write: &mut Write, name: &ServerName) -> Result<Found, RegistryError> {
     let row = sqlx::query(
         "SELECT quarantined, quarantined_ms, quarantined_uid <> uid AS anew, journal, journal_position
          FROM servers WHERE name = ?",
@@ -111,7 +114,7 @@ async fn found(write: &mut Transaction<'static, Sqlite>, name: &ServerName) -> R
 
 /// Within the transaction that takes the hello.
 pub(super) async fn greet(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     name: &ServerName,
     told: &JournalMark,
     now: UnixMs,
@@ -127,7 +130,7 @@ pub(super) async fn greet(
 }
 
 async fn begin(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     name: &ServerName,
     because: String,
     now: UnixMs,

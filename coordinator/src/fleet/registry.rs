@@ -8,11 +8,11 @@ use consign_common::{
     time::UnixMs,
     trust::OrderingNumber,
 };
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{AppReport, Enablement, Greeting, JournalMark, Report, Server, quarantine};
 use crate::store::{
-    Store, StoreError,
+    Store, StoreError, Write,
     column::{from_u64, parse, parse_opt, to_u64},
 };
 
@@ -75,11 +75,7 @@ impl Registry {
 
     /// Adds a server. One of the same name is replaced: another uid, no apps, no keys, nothing seen; but what was
     /// disabled stays disabled, and what was in quarantine stays there.
-    pub async fn enrol(
-        write: &mut Transaction<'static, Sqlite>,
-        new: &NewServer,
-        now: UnixMs,
-    ) -> Result<(), RegistryError> {
+    pub async fn enrol(write: &mut Write, new: &NewServer, now: UnixMs) -> Result<(), RegistryError> {
         for statement in ["DELETE FROM server_apps WHERE server = ?", "DELETE FROM keys WHERE server = ?"] {
             sqlx::query(statement).bind(new.name.as_str()).execute(&mut **write).await?;
         }
@@ -241,7 +237,7 @@ impl Registry {
     async fn update(
         &self,
         name: &ServerName,
-        query: sqlx::query::Query<'_, Sqlite, sqlx::sqlite::SqliteArguments>,
+        query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
     ) -> Result<(), RegistryError> {
         let mut write = self.store.write().await?;
         if query.execute(&mut *write).await?.rows_affected() == 0 {
@@ -267,7 +263,7 @@ pub(super) fn unknown(name: &ServerName) -> RegistryError {
 }
 
 async fn put_app(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     server: &ServerName,
     app: &App,
     report: &AppReport,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use consign_common::name::{Id, ServerName};
+use consign_common::{
+    crash,
+    name::{Id, ServerName},
+};
 use consign_proto::v1::{LogAck, LogChunk};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -80,6 +83,7 @@ pub(super) fn take(
                 Err(error) => Err(refused(&error)),
             };
             let ends = ack.is_err();
+            crash::point("log-ack-send-before");
             if acks.send(ack).await.is_err() || ends {
                 return;
             }
@@ -89,6 +93,7 @@ pub(super) fn take(
 }
 
 async fn hand_over(logs: &LogWriter, server: &ServerName, chunk: LogChunk) -> Result<Pending, Status> {
+    crash::point("log-received");
     let id: Id = chunk.deployment.parse().map_err(invalid)?;
     let attempt = chunk.attempt.parse().map_err(invalid)?;
     let append = Append {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consign_common::{
+    crash,
     limits::EVENT_BYTES,
     name::{App, Environment, Id, ServerName},
     time::UnixMs,
@@ -225,6 +226,7 @@ impl Line<'_> {
     }
 
     async fn event(&self, event: v1::Event) -> Result<(), Status> {
+        crash::point("event-received");
         if event.body.len() > EVENT_BYTES {
             return Err(invalid("an event that is longer than an event may be"));
         }
@@ -285,8 +287,18 @@ fn replaced() -> Status {
 }
 
 async fn send(to_agent: &ToLine, kind: Kind) -> Result<(), Status> {
+    let (before, after) = match &kind {
+        Kind::Order(_) => ("order-send-before", "order-send-after"),
+        Kind::EventAck(_) => ("event-ack-send-before", "event-ack-send-after"),
+        Kind::Welcome(_) | Kind::Heartbeat(_) | Kind::TrustRoots(_) | Kind::Query(_) | Kind::Resend(_) => {
+            ("message-send-before", "message-send-after")
+        }
+    };
+    crash::point(before);
     let message = CoordinatorMessage { kind: Some(kind) };
-    match timeout(STUCK, to_agent.send(Ok(message))).await {
+    let sent = timeout(STUCK, to_agent.send(Ok(message))).await;
+    crash::point(after);
+    match sent {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Status::cancelled("the agent is gone")),
         Err(_) => Err(Status::deadline_exceeded("the agent does not read")),

@@ -11,12 +11,12 @@ use std::{
 };
 
 use consign_common::{digest::Sha256, name::ServerName, time::UnixMs};
-use sqlx::{Row as _, Sqlite, Transaction, sqlite::SqliteRow};
+use sqlx::{Row as _, sqlite::SqliteRow};
 use tokio::sync::Mutex;
 
 use super::{Caller, Connections, Identity, Role};
 use crate::store::{
-    Store, StoreError,
+    Store, StoreError, Write,
     column::{from_u64, parse},
 };
 
@@ -73,7 +73,7 @@ impl AllowList {
 
     /// Allows a key to a holder, within the transaction that makes the holder.
     pub async fn add(
-        write: &mut Transaction<'static, Sqlite>,
+        write: &mut Write,
         spki: Sha256,
         identity: &Identity,
         certificate_ends: UnixMs,
@@ -165,10 +165,7 @@ impl AllowList {
     }
 
     /// The keys of a holder, to be refreshed once a transaction that ends it is committed.
-    pub async fn keys_of(
-        write: &mut Transaction<'static, Sqlite>,
-        identity: &Identity,
-    ) -> Result<Vec<Sha256>, StoreError> {
+    pub async fn keys_of(write: &mut Write, identity: &Identity) -> Result<Vec<Sha256>, StoreError> {
         let (server, operator) = columns(identity);
         let rows = sqlx::query("SELECT spki_sha256 FROM keys WHERE server IS ? AND operator IS ?")
             .bind(server)

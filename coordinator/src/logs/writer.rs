@@ -8,6 +8,7 @@
 use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, sync::Arc};
 
 use consign_common::{
+    crash,
     deployment::{Attempt, log::CorruptRecord},
     name::{Id, ServerName},
     time::Clock,
@@ -271,15 +272,17 @@ impl Task {
                 store::add_change(&mut write, &advance.rollout, now, &what).await?;
             }
         }
-        write.commit().await.map_err(StoreError::from)?;
+        write.commit().await?;
         Ok(())
     }
 }
 
 fn write_and_sync(writes: &[Write]) -> io::Result<()> {
+    crash::point("log-write-before");
     for write in writes {
         write.file.write_all_at(&write.bytes, write.at)?;
     }
+    crash::point("log-sync-before");
     let mut synced: Vec<&Arc<File>> = Vec::new();
     for write in writes {
         if !synced.iter().any(|file| Arc::ptr_eq(file, &write.file)) {
@@ -287,6 +290,7 @@ fn write_and_sync(writes: &[Write]) -> io::Result<()> {
             synced.push(&write.file);
         }
     }
+    crash::point("log-sync-after");
     Ok(())
 }
 

@@ -73,7 +73,7 @@ async fn first(store: &Store, bundle: &Bundle, now: UnixMs) -> Result<Imported, 
     .execute(&mut *write)
     .await
     .map_err(StoreError::from)?;
-    write.commit().await.map_err(StoreError::from)?;
+    write.commit().await?;
     tracing::info!(coordinator, operator = %operator.name, "bundle imported; delete the file, it holds the CA's key");
     Ok(Imported { coordinator, advertise: bundle.advertise.clone() })
 }

@@ -1,9 +1,14 @@
 //! The database: where it is, how it is opened, and who may write to it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    path::PathBuf,
+    time::Duration,
+};
 
+use consign_common::crash;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Sqlite, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -24,6 +29,33 @@ pub struct Store {
     /// One connection: writers queue here in order, and never meet SQLITE_BUSY in the middle of a transaction.
     writer: SqlitePool,
     state: StateDir,
+}
+
+/// The one writing transaction: durable when [`commit`](Self::commit) has returned, rolled back when dropped.
+#[derive(Debug)]
+pub struct Write(Transaction<'static, Sqlite>);
+
+impl Write {
+    pub async fn commit(self) -> Result<(), StoreError> {
+        crash::point("store-commit-before");
+        self.0.commit().await?;
+        crash::point("store-commit-after");
+        Ok(())
+    }
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,17 +106,16 @@ impl Store {
         &self.readers
     }
 
-    /// The one writing transaction. Durable when `commit` has returned; rolled back when dropped. Do not ask for a
-    /// second one while you hold it: you would wait for yourself.
-    pub async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+    /// Begins the one writing transaction. Do not ask for a second one while you hold it: you would wait for yourself.
+    pub async fn write(&self) -> Result<Write, StoreError> {
         match self.writer.begin_with("BEGIN IMMEDIATE").await {
             // SQLite rolled a transaction back by itself, as it does on a full disk. This connection still counts it as
             // open and would refuse every other one: another takes its place.
             Err(sqlx::Error::InvalidSavePointStatement) => {
                 self.writer.acquire().await?.close().await?;
-                Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+                Ok(Write(self.writer.begin_with("BEGIN IMMEDIATE").await?))
             }
-            begun => Ok(begun?),
+            begun => Ok(Write(begun?)),
         }
     }
 

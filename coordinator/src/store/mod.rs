@@ -4,5 +4,5 @@ pub mod column;
 mod database;
 mod state;
 
-pub use database::{Store, StoreError};
+pub use database::{Store, StoreError, Write};
 pub use state::{StateDir, StateError};

@@ -68,6 +68,10 @@ impl Agent {
         command
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub fn state(&self) -> PathBuf {
         self.directory.join("state")
     }
@@ -86,6 +90,11 @@ impl Agent {
             drop(process.kill());
             drop(process.wait());
         }
+    }
+
+    /// Whether it was killed, or ended by itself.
+    pub fn is_gone(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))))
     }
 
     pub fn launch(&mut self) {

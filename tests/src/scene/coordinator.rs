@@ -66,16 +66,21 @@ impl Coordinator {
         copy(from, &self.state);
     }
 
-    /// Starts it again where it was.
-    pub fn launch(&mut self) {
-        let addresses = self.state.join("addresses.json");
-        drop(fs::remove_file(&addresses));
+    /// Whether it was killed, or ended by itself.
+    pub fn is_gone(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| matches!(process.try_wait(), Ok(Some(_))))
+    }
+
+    /// Starts it again where it was, with something changed, its environment mostly; does not wait until it listens.
+    pub fn launch_with(&mut self, change: impl FnOnce(&mut Command)) {
+        drop(fs::remove_file(self.state.join("addresses.json")));
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.state.with_file_name("coordinator.log"))
             .unwrap();
-        let process = Command::new(binary("consign"))
+        let mut command = Command::new(binary("consign"));
+        command
             .args(["serve", "--listen", &self.address, "--enrolment-listen", &self.enrolment])
             .args(["--advertise", &self.advertise])
             .arg("--state")
@@ -84,11 +89,17 @@ impl Coordinator {
             .arg(&self.bundle)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+            .stderr(log);
+        change(&mut command);
         // From here on it is ended with the scene, whatever fails.
-        let process = self.process.insert(process);
+        self.process = Some(command.spawn().unwrap());
+    }
+
+    /// Starts it again where it was.
+    pub fn launch(&mut self) {
+        self.launch_with(|_| {});
+        let addresses = self.state.join("addresses.json");
+        let process = self.process.as_mut().unwrap();
         let found = until("the coordinator listens", Duration::from_secs(30), || {
             if let Ok(Some(status)) = process.try_wait() {
                 panic!("consign serve ended: {status}");

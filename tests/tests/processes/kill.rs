@@ -9,7 +9,10 @@ use std::{
 
 use consign_tests::wait::until;
 
-use crate::scene::{ACTIVATE, Scene};
+use crate::{
+    random::Random,
+    scene::{ACTIVATE, Scene},
+};
 
 /// Five steps, each with an effect and some output, the third of them longer.
 fn steps(version: &str) -> String {
@@ -36,13 +39,9 @@ enum Victim {
 
 #[test]
 fn kill_matrix() {
-    let seed = std::env::var("CONSIGN_TEST_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| u64::from(std::process::id()) * 7919);
-    let runs: u32 = std::env::var("CONSIGN_KILL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(18);
-    println!("CONSIGN_TEST_SEED={seed} CONSIGN_KILL_RUNS={runs}");
-    let mut random = seed | 1;
+    let mut random = Random::from_environment();
+    let runs: u32 = std::env::var("CONSIGN_KILL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(9);
+    println!("CONSIGN_TEST_SEED={} CONSIGN_KILL_RUNS={runs}", random.seed());
     let mut scene = Scene::start(&["web-1"]);
     let mut unknown = 0;
     for run in 0..runs {
@@ -53,11 +52,8 @@ fn kill_matrix() {
             scene.operator.json(&["rollout", "start", &format!("app@{version}"), "--env", "staging"]);
         let id = started["id"].as_str().unwrap().to_owned();
 
-        // xorshift64: the moment of the kill, within the time that the rollout takes.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let moment = Duration::from_millis(random % 3000);
+        // Within the time that the rollout takes.
+        let moment = Duration::from_millis(random.below(3000));
         std::thread::sleep(moment);
         kill(&mut scene, victim);
 

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use consign_common::{
+    crash,
     deployment::log::Stream,
     plan::{SystemdAction, SystemdVerb},
 };
@@ -16,6 +17,7 @@ use super::AttemptLog;
 pub(super) async fn run(action: &SystemdAction, log: &AttemptLog) -> Result<(), String> {
     let (verb, unit) = (verb(action.verb), action.unit.as_str());
     log.say(format_args!("systemctl {verb} {unit}"));
+    crash::point("systemctl-before");
     let mut child = Command::new("systemctl")
         .args(["--no-ask-password", "--no-pager", verb, "--", unit])
         .env_clear()
@@ -30,6 +32,7 @@ pub(super) async fn run(action: &SystemdAction, log: &AttemptLog) -> Result<(), 
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (_, last, status) =
         tokio::join!(copy(stdout, Stream::Stdout, log), copy(stderr, Stream::Stderr, log), child.wait());
+    crash::point("systemctl-after");
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("systemctl {verb} {unit}: {status}: {}", last.trim())),

@@ -33,6 +33,7 @@ async fn says_who_it_is_and_carries_orders_and_events() {
     let Inbound::Order { document, statements, connected } = agent.told().await else { panic!() };
     assert_eq!((document, statements), (b"{}".to_vec(), vec![b"s".to_vec()]));
     assert_eq!(connected, COORDINATOR, "as its certificate says");
+    agent.events.send(Outbound::Again).await.unwrap();
     agent.events.send(event(3)).await.unwrap();
     let Said::Event(event) = world.news().await else { panic!() };
     assert_eq!((event.sequence, event.deployment), (3, deployment().to_string()));
@@ -87,6 +88,25 @@ async fn comes_back_after_a_hang_up_and_does_not_hold_up_the_manager_meanwhile()
     while world.heard().await.is_some() {}
     assert!(matches!(world.heard().await.unwrap().kind, Some(Said::Hello(_))));
     assert!(matches!(agent.told().await, Inbound::Connected));
+}
+
+/// Some of what was on its way to an earlier session was discarded: the coordinator would take the rest for a gap.
+#[tokio::test]
+async fn says_nothing_that_was_meant_for_an_earlier_session() {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Arc::default());
+    world.hello().await;
+    assert!(matches!(agent.told().await, Inbound::Connected));
+    let refused = || {
+        let order = deployment();
+        Outbound::Refused { order, code: "busy".into(), message: String::new() }
+    };
+    for message in [event(24), refused(), event(25), Outbound::Again, event(1)] {
+        agent.events.send(message).await.unwrap();
+    }
+    assert!(matches!(world.news().await, Said::Refused(_)), "what answers this session's orders");
+    let Said::Event(event) = world.news().await else { panic!() };
+    assert_eq!(event.sequence, 1);
 }
 
 #[tokio::test]

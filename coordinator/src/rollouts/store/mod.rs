@@ -18,11 +18,9 @@ pub use orders::*;
 pub use rollouts::*;
 use serde::de::DeserializeOwned;
 pub use servers::*;
-use sqlx::{Sqlite, Transaction};
 
 use crate::store::StoreError;
-
-pub type Write = Transaction<'static, Sqlite>;
+pub use crate::store::Write;
 
 /// Bytes of a state or view that we wrote ourselves; a fleet of ten thousand stays far below.
 const OWN_JSON_BYTES: usize = 64 << 20;
