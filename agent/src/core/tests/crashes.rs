@@ -14,7 +14,7 @@ use super::{
     invariants::check_invariants,
     world::{Word, World, activate, check, deploy, failed, id, run, when},
 };
-use crate::core::{Input, Verdict, Way};
+use crate::core::{Input, Verdict, Waiting, Way};
 
 fn any_step(index: usize) -> impl Strategy<Value = Step> {
     let kind = prop_oneof![3 => Just(run("x")), 1 => Just(check("x")), 1 => Just(activate())];
@@ -133,6 +133,8 @@ struct Case {
     /// After how many ticks the agent dies, counted from the last death.
     crashes: Vec<(usize, Death)>,
     cancel: Option<usize>,
+    /// After how many ticks an operator leaves out a step, whatever runs then.
+    skip: Option<(usize, usize)>,
     /// The files of what is returned to are damaged.
     damaged: bool,
 }
@@ -149,20 +151,24 @@ fn any_case() -> impl Strategy<Value = Case> {
         prop::bool::weighted(0.8),
         crashes,
         prop::option::weighted(0.3, 0usize..60),
+        prop::option::weighted(0.3, (0usize..60, 0usize..7)),
         prop::bool::weighted(0.1),
     )
         .prop_map(
-            |(steps, restored, script, verdicts, will, rollback, good, crashes, cancel, damaged)| Case {
-                steps,
-                restored,
-                script,
-                verdicts,
-                will,
-                rollback,
-                good,
-                crashes,
-                cancel,
-                damaged,
+            |(steps, restored, script, verdicts, will, rollback, good, crashes, cancel, skip, damaged)| {
+                Case {
+                    steps,
+                    restored,
+                    script,
+                    verdicts,
+                    will,
+                    rollback,
+                    good,
+                    crashes,
+                    cancel,
+                    skip,
+                    damaged,
+                }
             },
         )
 }
@@ -198,6 +204,12 @@ fn play(case: &Case) -> World {
         if case.cancel == Some(total) {
             world.cancel();
         }
+        if let Some((at, step)) = case.skip
+            && at == total
+        {
+            let (step, reason) = (step_name(step), "not needed".to_owned());
+            world.tell(Input::Decide { order: id(60), step, action: DecisionAction::Skip, reason });
+        }
         if let Some((after, death)) = next
             && since >= *after
         {
@@ -213,10 +225,13 @@ fn play(case: &Case) -> World {
             if world.outcome().is_some() {
                 return world;
             }
-            // Nobody has a word for what it waits for: it is cancelled, again and again.
-            assert!(world.machine().waiting().is_some(), "stuck: {:?}", world.journal);
+            // Nobody has a word for what it waits for: it has to give way, or is cancelled, again and again.
+            let waiting = world.machine().waiting();
+            assert!(waiting.is_some(), "stuck: {:?}", world.journal);
             cancels += 1;
-            world.tell(Input::Cancel { order: id(200 + cancels), because: "enough".into() });
+            let gives_way = matches!(waiting, Some(Waiting::Decision { .. })) && case.cancel.is_some();
+            let cancel = Input::Cancel { order: id(200 + cancels), because: "enough".into() };
+            world.tell(if gives_way { Input::GiveUp } else { cancel });
         }
         (since, total) = (since + 1, total + 1);
         assert!(total < 5000, "never ends");
@@ -234,7 +249,7 @@ proptest! {
     /// A crash of the agent alone changes nothing that a user can see, if every step is a process.
     #[test]
     fn a_run_with_crashes_comes_to_the_same_end(mut case in any_case()) {
-        case.cancel = None;
+        (case.cancel, case.skip) = (None, None);
         for step in case.steps.iter_mut().chain(&mut case.restored) {
             if step.kind == check("x").kind {
                 step.kind = run("x").kind;
@@ -279,6 +294,7 @@ fn every_crash_point_of_a_deployment_that_waits() {
                     good: true,
                     crashes: vec![(point, death)],
                     cancel: None,
+                    skip: None,
                     damaged: false,
                 });
                 let at = format!("confirmed {confirmed}, {death:?} at {point}");
@@ -309,6 +325,7 @@ fn every_crash_point_of_a_return() {
         good: true,
         crashes,
         cancel: None,
+        skip: None,
         damaged: false,
     };
     let mut points = 0;

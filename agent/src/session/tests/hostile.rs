@@ -20,22 +20,33 @@ fn order() -> Kind {
 
 #[tokio::test]
 async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
-    let mut world = World::new(|_| {}).await;
-    let mut agent = world.start(Default::default());
     let welcome = Welcome { coordinator: "me".into(), now_ms: 0, heartbeat_seconds: 1, protocol: 1 };
     let ack = |deployment: &str| EventAck { deployment: deployment.into(), sequence: 1 };
-    for game in [
+    ends_the_session(vec![
         Kind::Welcome(welcome),
         Kind::Order(Order { document: "{}".into(), statements: vec!["s".into(); 33] }),
         Kind::EventAck(ack("../../etc/passwd")),
         Kind::EventAck(ack("")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_query_beyond_its_bounds_ends_the_session() {
+    let too_many = Order { document: "{}".into(), statements: vec!["s".into(); 33] };
+    ends_the_session(vec![
         Kind::Query(Query { id: "q".into(), order: None }),
         Kind::Query(Query { id: "q".repeat(65), order: Some(Order::default()) }),
-        Kind::Query(Query {
-            id: "q".into(),
-            order: Some(Order { document: "{}".into(), statements: vec!["s".into(); 33] }),
-        }),
-    ] {
+        Kind::Query(Query { id: "q".into(), order: Some(too_many) }),
+    ])
+    .await;
+}
+
+/// Few at a time: after each the agent waits longer before it comes back.
+async fn ends_the_session(games: Vec<Kind>) {
+    let mut world = World::new(|_| {}).await;
+    let mut agent = world.start(Default::default());
+    for game in games {
         next_session(&mut world).await;
         assert!(matches!(agent.told().await, Inbound::Connected));
         world.say(game).await;
