@@ -262,6 +262,7 @@ impl Shared {
         if let Some(reply) = self.finished(&state, attempt) {
             return reply;
         }
+        state = self.settled(state);
         match &state.current {
             Some(current) if current.attempt == attempt => {}
             Some(current) => return refused(format!("attempt {} has not ended", current.attempt)),
@@ -372,7 +373,7 @@ impl Shared {
     }
 
     fn shut_down(&self) -> Reply {
-        let mut state = self.state();
+        let mut state = self.settled(self.state());
         if let Some(current) = &state.current
             && current.released
         {
@@ -385,6 +386,17 @@ impl Shared {
         }
         state.ending = true;
         Reply::Done {}
+    }
+
+    /// Waits for the thread of an attempt whose end is on disk already: an agent that has read it there comes with the
+    /// next one, or with the end, before that thread is through.
+    fn settled<'s>(&self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        while let Some(current) = &state.current
+            && matches!(ExitRecord::read(&self.directory, current.attempt), Ok(Some(_)))
+        {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
     }
 
     /// The deployment's directory is gone: whether nothing executes any more. What was never released is let go.

@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write};
 
-use consign_agent::supervisor::{ExitRecord, Launcher, Run, Supervisor, SupervisorError, reap_lost};
+use consign_agent::supervisor::{
+    AttemptSpec, ExitRecord, Launcher, Run, Supervisor, SupervisorError, reap_lost,
+};
 use consign_common::deployment::{StepOutcome, log::Stream};
 
 use crate::harness::{Deployment, PATIENCE, is_alive, kill, launcher, marked, number_in, pid, until};
@@ -208,4 +210,17 @@ async fn a_conversation_that_breaks_off_is_begun_again() {
     let asked = supervisor.release(attempt).await;
     assert!(matches!(asked, Err(SupervisorError::Lost { .. })), "{asked:?}");
     dying.join().unwrap();
+}
+
+/// As an agent does that was killed meanwhile: it reads the record, and comes with the next attempt at once.
+#[tokio::test]
+async fn an_attempt_whose_end_is_on_disk_is_in_nobodys_way() {
+    let deployment = Deployment::start().await;
+    for number in 1..=10 {
+        let attempt = format!("deploy-0-{number}").parse().unwrap();
+        let spec = AttemptSpec { attempt, ..deployment.shell("true") };
+        deployment.begin(&spec).await;
+        while ExitRecord::read(&deployment.directory, attempt).unwrap().is_none() {}
+    }
+    deployment.supervisor.shut_down().await.unwrap();
 }
