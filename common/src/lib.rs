@@ -1,5 +1,5 @@
 //! What coordinator and agent must agree on. Pure: no tokio, no clock, no randomness, no environment; they come in
-//! as parameters.
+//! as parameters. Only [`crash`] reads the environment, in debug builds.
 //!
 //! | module | holds |
 //! |---|---|
