@@ -138,6 +138,7 @@ async fn begins_a_new_session_when_the_coordinator_has_lost_what_it_had() {
     };
     // Nothing to tell again: the session goes on.
     world.say(lost(9)).await;
+    agent.events.send(Outbound::Again).await.unwrap();
     agent.events.send(event(1)).await.unwrap();
     assert!(matches!(world.news().await, Said::Event(_)));
     world.say(lost(3)).await;
