@@ -73,6 +73,17 @@ pub enum OnStop {
     Rollback,
 }
 
+impl OnStop {
+    pub const ALL: [Self; 2] = [Self::Pause, Self::Rollback];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// What a rollout may not be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidStrategy {

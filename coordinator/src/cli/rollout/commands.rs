@@ -175,9 +175,10 @@ async fn start(args: StartArgs, client: &Client, printer: &Printer) -> Result<Ex
         app: app.into(),
         version: version.into(),
         environment: args.environment.into(),
-        waves: args.waves,
+        settings: Some(v1::Settings { waves: args.waves, ..Default::default() }),
         selector: args.only.unwrap_or_default(),
         force: args.force,
+        ..Default::default()
     };
     let answer =
         client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
