@@ -32,3 +32,4 @@ pub use environments::EnvironmentService;
 pub use operators::OperatorService;
 pub use rollouts::RolloutService;
 pub use seam::{Answers, Rollouts};
+pub(crate) use settings::from_wire as settings_from_wire;

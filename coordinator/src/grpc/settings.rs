@@ -10,7 +10,7 @@ use crate::{
     rollouts::Queueing,
 };
 
-pub(super) fn from_wire(wire: v1::Settings) -> Result<Settings, Status> {
+pub(crate) fn from_wire(wire: v1::Settings) -> Result<Settings, Status> {
     let settings = Settings {
         waves: Some(wire.waves).filter(|waves| !waves.is_empty()),
         canary: wire.canary,
