@@ -317,18 +317,22 @@ on_stop = "rollback"
 queue = "supersede"
 "#;
 
+    fn name(text: &str) -> Environment {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn a_whole_file_is_read() {
         let all = parse(WHOLE, "environments.toml").unwrap();
-        assert_eq!(all[&"staging".parse().unwrap()], Settings::default());
-        let production = &all[&"production".parse().unwrap()];
+        assert_eq!(all[&name("staging")], Settings::default());
+        let production = &all[&name("production")];
         assert_eq!(production.check(), Ok(()));
         let texts: Vec<String> =
             production.texts().into_iter().map(|(name, text)| format!("{name} = {text}")).collect();
         insta::assert_snapshot!(texts.join("\n"));
         // What is shown can be written back.
         let again = format!("[environment.production]\n{}", texts.join("\n"));
-        assert_eq!(parse(&again, "again.toml").unwrap()[&"production".parse().unwrap()], *production);
+        assert_eq!(parse(&again, "again.toml").unwrap()[&name("production")], *production);
     }
 
     #[test]

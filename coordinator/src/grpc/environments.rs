@@ -153,26 +153,32 @@ impl Seen {
 
     /// What servers run, and what is on its way there.
     fn apps(&self, name: &Environment, servers: &[&Server]) -> Vec<v1::EnvironmentApp> {
-        let mut apps: BTreeMap<&App, (BTreeMap<&str, Vec<String>>, Vec<String>)> = BTreeMap::new();
+        let mut apps: BTreeMap<&App, Versions<'_>> = BTreeMap::new();
+        let mut open: BTreeMap<&App, Vec<String>> = BTreeMap::new();
         for server in servers {
             for (app, report) in server.apps.iter().filter(|(_, report)| report.good.is_some()) {
-                let versions = &mut apps.entry(app).or_default().0;
+                let versions = apps.entry(app).or_default();
                 versions.entry(&report.good_version).or_default().push(server.name.to_string());
             }
         }
         for row in self.open.iter().filter(|row| row.environment == *name) {
-            apps.entry(&row.app).or_default().1.push(row.id.to_string());
+            apps.entry(&row.app).or_default();
+            open.entry(&row.app).or_default().push(row.id.to_string());
         }
-        let app = |(app, (versions, rollouts)): (&App, (BTreeMap<&str, Vec<String>>, Vec<String>))| {
-            let versions = versions
+        let app = |(app, versions): (&App, Versions<'_>)| v1::EnvironmentApp {
+            app: app.to_string(),
+            versions: versions
                 .into_iter()
                 .map(|(version, servers)| v1::RunningVersion { version: version.to_owned(), servers })
-                .collect();
-            v1::EnvironmentApp { app: app.to_string(), versions, rollouts }
+                .collect(),
+            rollouts: open.remove(app).unwrap_or_default(),
         };
         apps.into_iter().map(app).collect()
     }
 }
+
+/// By version, the servers that run it.
+type Versions<'a> = BTreeMap<&'a str, Vec<String>>;
 
 pub(super) fn hold(hold: &Hold) -> v1::Hold {
     v1::Hold {

@@ -254,9 +254,9 @@ mod tests {
         ]);
         let told: Vec<_> = milestones(&history, UnixMs(100), Some(UnixMs(500)))
             .into_iter()
-            .map(|bar| match bar.what {
-                What::Milestone(what) => (what, bar.from.0, bar.to.unwrap().0),
-                other => panic!("{other:?}"),
+            .map(|bar| {
+                let What::Milestone(what) = bar.what else { panic!("{bar:?}") };
+                (what, bar.from.0, bar.to.unwrap().0)
             })
             .collect();
         let expected = [

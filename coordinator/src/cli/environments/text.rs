@@ -202,7 +202,7 @@ mod tests {
             "{}\n----\n{}\n----\n{}",
             show(&shown, NOW),
             list(&[production(), never], NOW),
-            super::applied(&Applied { changes, dry_run: false })
+            applied(&Applied { changes, dry_run: false })
         ));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventKind {
-    Rollout(Rollout),
+    Rollout(Box<Rollout>),
     Deployment(Deployment),
     Log(Part),
 }
@@ -35,7 +35,7 @@ pub(crate) enum EventKind {
 pub(crate) enum Change {
     Rollout {
         at: UnixMs,
-        rollout: Rollout,
+        rollout: Box<Rollout>,
     },
     Server {
         at: UnixMs,
@@ -77,7 +77,7 @@ impl Event {
     /// `None`: a kind that a newer coordinator knows and we do not.
     pub(crate) fn from_wire(wire: FollowEvent) -> Option<Self> {
         let kind = match wire.kind? {
-            Kind::Rollout(rollout) => EventKind::Rollout(rollout.into()),
+            Kind::Rollout(rollout) => EventKind::Rollout(Box::new(rollout.into())),
             Kind::Deployment(deployment) => EventKind::Deployment(deployment.into()),
             Kind::Log(part) => EventKind::Log(part.into()),
         };
@@ -139,7 +139,7 @@ impl View {
             }
             EventKind::Rollout(_) | EventKind::Deployment(_) if past => {}
             EventKind::Rollout(rollout) => {
-                self.rollout(at, rollout, &mut changes, &mut json);
+                self.rollout(at, *rollout, &mut changes, &mut json);
             }
             EventKind::Deployment(deployment) => self.deployment(at, deployment, &mut changes, &mut json),
         }
@@ -188,7 +188,7 @@ impl View {
         if told {
             let rollout = self.whole();
             json(Line::Rollout { at_ms: at.0, rollout: rollout.clone() });
-            changes.push(Change::Rollout { at, rollout });
+            changes.push(Change::Rollout { at, rollout: Box::new(rollout) });
         }
     }
 

@@ -38,7 +38,7 @@ How it goes about it is what `consign env show ENV` says, but for what is given 
 With --follow the exit code is the rollout's: 0 done, 3 stopped over its budget, 4 every changed
 server is back on its previous good artifact, 5 aborted, 6 refused, 7 unknown or partial.
 Ctrl-C leaves the rollout running (130).")]
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Ask every server what it would do, before anything is touched
     #[command(after_help = "Example:
   consign rollout plan shop@1.4.0 --env production
@@ -150,7 +150,7 @@ pub(crate) struct RollbackArgs {
 
 pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Printer) -> Result<Exit> {
     match command {
-        RolloutCommand::Start(args) => start::start(args, client, printer).await,
+        RolloutCommand::Start(args) => start::start(*args, client, printer).await,
         RolloutCommand::Plan(args) => plan::run(args, client, printer).await,
         RolloutCommand::List(args) => list(args, client, printer).await,
         RolloutCommand::Show(args) => {

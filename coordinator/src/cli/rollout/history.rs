@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn verbs_have_names_and_what_followed_has_none() {
-        let line = |at_ms, who: &str, what: &str, because: &str| Happening {
+        let line = |at_ms: u64, who: &str, what: &str, because: &str| Happening {
             at_ms: 1_700_000_000_000 + at_ms,
             who: who.into(),
             what: what.into(),

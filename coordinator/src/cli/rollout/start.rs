@@ -111,7 +111,7 @@ struct SettingsArgs {
     on_stop: Option<OnStop>,
     /// While another rollout of the app runs there
     #[arg(long, value_enum)]
-    queue: Option<Queue>,
+    queue: Option<WhileBusy>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -121,7 +121,7 @@ enum OnStop {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Queue {
+enum WhileBusy {
     /// Wait for it
     Queue,
     /// Wait for it, instead of those that wait already
