@@ -60,18 +60,18 @@ fn text(plan: &Plan) -> String {
     let environment = escape_line(&plan.environment);
     let mut text = format!("plan of {of} to {environment}: {}\n", servers(plan.servers.len()));
     for (what, names) in groups(plan) {
-        let mut lines = format!("\n{} ({}): ", servers(names.len()), listed(&names));
+        let mut lines = format!("\n{} ({}):", servers(names.len()), listed(&names));
         match what.state.as_str() {
             "planned" => {
                 lines.push('\n');
                 lines.push_str(&steps(&what.steps));
             }
             "refused" => lines.push_str(&format!(
-                "would refuse it: {}: {}\n",
+                " would refuse it: {}: {}\n",
                 escape_line(&what.code),
                 escape_line(&what.because)
             )),
-            state => lines.push_str(&format!("{}: {}\n", escape_line(state), escape_line(&what.because))),
+            state => lines.push_str(&format!(" {}: {}\n", escape_line(state), escape_line(&what.because))),
         }
         text.push_str(&lines);
     }

@@ -37,11 +37,11 @@ fn facts(rollout: &Rollout, now: UnixMs) -> Vec<(&'static str, String)> {
     if !rollout.paused.is_empty() {
         facts.push((
             "paused",
-            format!("{}; `consign rollout resume {}`", rollout.paused, short(&rollout.id, 8)),
+            format!("{}; `consign rollout resume {} --reason '...'`", rollout.paused, short(&rollout.id, 8)),
         ));
     }
     if let Some(hold) = &rollout.hold {
-        let lift = format!("`consign env lift-hold {} --env {}`", hold.app, hold.environment);
+        let lift = format!("`consign env lift-hold {} --env {} --reason '...'`", hold.app, hold.environment);
         facts.push((
             "hold",
             format!("nothing begins by itself since {}: {}; {lift}", UnixMs(hold.at_ms), hold.because),
@@ -90,8 +90,8 @@ fn strategy(settings: &Settings) -> String {
         parts.push(format!("waves {}", settings.waves.join(", ")));
     }
     parts.extend(settings.bake_ms.filter(|ms| *ms > 0).map(|ms| format!("bake {}", span(ms))));
-    parts.extend(settings.failures.filter(|n| *n > 0).map(|n| format!("{n} failures tolerated")));
-    parts.extend(settings.group.as_ref().map(|it| format!("{} by {}", it.failures, it.label)));
+    parts.extend(settings.failures.filter(|n| *n > 0).map(|n| format!("failures tolerated: {n}")));
+    parts.extend(settings.group.as_ref().map(|it| format!("with the same {}: {}", it.label, it.failures)));
     parts.extend(settings.min_healthy.as_ref().filter(|n| *n != "0").map(|n| format!("{n} stay up")));
     match (settings.offline.as_deref(), settings.wait_ms) {
         (Some("owe"), _) => parts.push("offline servers are owed".to_owned()),
