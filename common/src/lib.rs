@@ -6,6 +6,7 @@
 //! | [`name`], [`digest`], [`time`] | the small types that every document is made of |
 //! | [`limits`] | every maximum, with what it stops |
 //! | [`json`] | strict JSON: one way to read our own documents |
+//! | [`document`] | TOML that people write, and where it is wrong |
 //! | [`artifact`] | manifest, archives, packs: bytes to artifact and back |
 //! | [`plan`] | `consign.toml`: model, checks, conditions |
 //! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
@@ -20,6 +21,7 @@ pub mod artifact;
 pub mod crash;
 pub mod deployment;
 pub mod digest;
+pub mod document;
 pub mod durable;
 pub mod error;
 pub mod json;

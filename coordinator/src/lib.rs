@@ -9,6 +9,7 @@
 //! | [`trust_roots`] | the trust roots it keeps and hands on |
 //! | [`repository`] | artifacts: publication, reading, retention |
 //! | [`enrolment`] | tokens, certificates, renewal |
+//! | [`environments`] | how rollouts go about it where |
 //! | [`operators`] | people and pipelines with identities |
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
 //! | [`rollout`] | the pure engine: waves, stops, verdicts |
@@ -19,6 +20,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod enrolment;
+pub mod environments;
 pub mod fleet;
 pub mod grpc;
 pub mod logs;

@@ -5,8 +5,6 @@
 
 mod changes;
 pub mod condition;
-mod document;
-mod error;
 mod model;
 mod parse;
 mod rules;
@@ -14,13 +12,14 @@ mod step;
 
 pub use changes::Changes;
 pub use condition::{Condition, Evaluation, Facts, HostFacts};
-pub use error::{PlanError, Problem};
 pub use model::{
     FailurePolicy, HttpCheck, Kind, Param, ParamType, Phase, Plan, Retry, Step, SystemdAction, SystemdVerb,
     TcpCheck,
 };
 pub use parse::SharedEntry;
 pub use rules::InvalidParameter;
+
+pub use crate::document::{DocumentError as PlanError, Problem};
 
 #[cfg(test)]
 mod tests;

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    document::{Fields, Located, integer, wrong_type},
-    error::{PlanError, Problems},
+    PlanError,
     model::{Kind, Param, ParamType, Phase, Plan},
     rules, step,
 };
 use crate::{
     artifact::{EntryKind, Manifest},
+    document::{Fields, Located, Problems, integer, wrong_type},
     limits,
     name::{App, StepName},
 };

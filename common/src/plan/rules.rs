@@ -1,13 +1,8 @@
-//! Rules for single values of a plan: spans of time, paths, names of variables, parameters.
-
-use std::time::Duration;
+//! Rules for single values of a plan: paths, names of variables, parameters.
 
 use regex::{Regex, RegexBuilder};
 
 use super::model::{Param, ParamType};
-
-/// Longest `timeout`, `within`, `sleep` or `confirm`.
-const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Variables that choose code to load, or where it is looked for: whoever sets one runs what he likes in the step.
 const RESERVED: &[&str] = &[
@@ -109,27 +104,6 @@ pub(super) fn bounded(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).size_limit(1 << 20).nest_limit(50).build()
 }
 
-/// `500ms`, `30s`, `5m`, `2h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let milliseconds: Option<u64> = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let (Ok(number), Some(unit)) = (number.parse::<u64>(), milliseconds) else {
-        return Err("a span of time is written like \"500ms\", \"30s\", \"5m\" or \"2h\"".into());
-    };
-    let span = Duration::from_millis(number.saturating_mul(unit));
-    if span.is_zero() || span > LONGEST {
-        return Err("a span of time lies between 1ms and 168h".into());
-    }
-    Ok(span)
-}
-
 /// Why `path` is not a path below the release.
 pub(super) fn relative_path(path: &str) -> Result<(), &'static str> {
     if path.is_empty() || path.len() > 4096 {
@@ -168,16 +142,6 @@ pub(super) fn variable(name: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_of_time_have_one_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        for bad in ["", "5", "m", "5 m", "-5s", "0s", "1.5s", "5d", "99999999999999999999s", "169h", "5m30s"]
-        {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn variables_that_load_code_are_refused() {

@@ -6,14 +6,15 @@ use toml::de::DeValue;
 
 use super::{
     condition::{Condition, Names},
-    document::{Fields, Located, did_you_mean, integer, wrong_type},
-    error::Problems,
     model::{
         FailurePolicy, HttpCheck, Kind, Param, Phase, Retry, Step, SystemdAction, SystemdVerb, TcpCheck,
     },
     rules,
 };
-use crate::name::StepName;
+use crate::{
+    document::{Fields, Located, Problems, did_you_mean, integer, wrong_type},
+    name::StepName,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(600);
 const WITHIN: Duration = Duration::from_secs(30);
@@ -100,14 +101,7 @@ pub(super) fn span_of_time(
     key: &'static str,
     problems: &mut Problems,
 ) -> Option<Duration> {
-    let given = fields.string(key, problems)?;
-    match rules::duration(&given.value) {
-        Ok(span) => Some(span),
-        Err(why) => {
-            problems.add(given.span, format!("`{key}`: {why}"));
-            None
-        }
-    }
+    fields.span_of_time(key, problems).map(|given| given.value)
 }
 
 fn name(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<StepName> {

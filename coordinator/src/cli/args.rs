@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    artifacts::ArtifactCommand, client::Target, env::EnvCommand, init::InitArgs, key::KeyCommand,
+    artifacts::ArtifactCommand, client::Target, environments::EnvCommand, init::InitArgs, key::KeyCommand,
     operator::OperatorCommand, print::Format, rollout::RolloutCommand, server::ServerCommand,
     trust::TrustCommand,
 };
@@ -80,12 +80,12 @@ pub(super) enum Command {
     /// Rollouts: one artifact to one environment
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Environments: how rollouts go about it there, and what keeps them from beginning
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),
-    /// Environments: what holds for an app in one of them
-    #[command(subcommand)]
-    Env(EnvCommand),
     /// Operators: people and CI with identities of their own
     #[command(subcommand)]
     Operator(OperatorCommand),

@@ -7,13 +7,13 @@
 //! | [`profile`], [`client`] | who I am, and the way to the coordinator |
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
-//! | [`artifacts`], [`server`], [`env`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
 //! | [`follow`] | a rollout as it happens |
 
 mod args;
 mod artifacts;
 mod client;
-mod env;
+mod environments;
 mod failure;
 mod follow;
 mod init;

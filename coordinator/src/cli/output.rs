@@ -3,9 +3,16 @@
 //!
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
+mod environment;
+mod past;
+mod plan;
+
 use std::collections::BTreeMap;
 
 use consign_proto::v1;
+pub use environment::*;
+pub use past::*;
+pub use plan::*;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +35,46 @@ pub struct Rollout {
     pub started_by: String,
     pub waves: Vec<String>,
     pub deployments: Vec<Deployment>,
+    pub reason: String,
+    /// That it is at; 0 unless it runs.
+    pub wave: u32,
+    pub last_wave: u32,
+    /// `deploying`, `baking`, `judging` or `confirming`; empty unless it runs.
+    pub stage: String,
+    /// When it goes on by itself: its start, the end of the bake, or of the wait for a server. Absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Why; empty: it is not.
+    pub paused: String,
+    /// Of its environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    pub once: Vec<OnceStep>,
+    /// The rollout that it began when it stopped; empty: none.
+    pub rolled_back_by: String,
+    pub selector: String,
+    /// The digest of the plan that servers are held to; empty: none.
+    pub plan: String,
+    pub skips: Vec<SkippedStep>,
+    /// As they were when it was planned.
+    pub settings: Settings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnceStep {
+    pub step: String,
+    /// `open`, `granted`, `done`, `failed` or `unknown`.
+    pub state: String,
+    /// That runs or ran it.
+    pub server: String,
+    pub because: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedStep {
+    pub step: String,
+    /// Empty: on every server.
+    pub server: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +86,11 @@ pub struct Deployment {
     pub because: String,
     pub release_before: String,
     pub steps: Vec<Step>,
+    /// From 1; a retry makes another one.
+    pub attempt: u32,
+    /// It returns by itself then, unless it is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirm_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +245,11 @@ pub enum Line {
     Interrupted {
         because: String,
     },
+    /// The rollout stopped and began another one that brings servers back; what follows is of that one.
+    Successor {
+        rollout: String,
+        successor: String,
+    },
     /// The last line: the process exits with this code.
     End {
         rollout: Rollout,
@@ -227,7 +284,32 @@ impl From<v1::Rollout> for Rollout {
             started_by: wire.started_by,
             waves: wire.waves,
             deployments: wire.deployments.into_iter().map(Into::into).collect(),
+            reason: wire.reason,
+            wave: wire.wave,
+            last_wave: wire.last_wave,
+            stage: wire.stage,
+            deadline_ms: (wire.deadline_ms > 0).then_some(wire.deadline_ms),
+            paused: wire.paused,
+            hold: wire.hold.map(Into::into),
+            once: wire.once.into_iter().map(Into::into).collect(),
+            rolled_back_by: wire.rolled_back_by,
+            selector: wire.selector,
+            plan: wire.plan,
+            skips: wire.skips.into_iter().map(Into::into).collect(),
+            settings: wire.settings.unwrap_or_default().into(),
         }
+    }
+}
+
+impl From<v1::OnceStep> for OnceStep {
+    fn from(wire: v1::OnceStep) -> Self {
+        Self { step: wire.step, state: wire.state, server: wire.server, because: wire.because }
+    }
+}
+
+impl From<v1::SkippedStep> for SkippedStep {
+    fn from(wire: v1::SkippedStep) -> Self {
+        Self { step: wire.step, server: wire.server }
     }
 }
 
@@ -241,6 +323,8 @@ impl From<v1::Deployment> for Deployment {
             because: wire.because,
             release_before: wire.release_before,
             steps: wire.steps.into_iter().map(Into::into).collect(),
+            attempt: wire.attempt,
+            confirm_until_ms: (wire.confirm_until_ms > 0).then_some(wire.confirm_until_ms),
         }
     }
 }

@@ -7,11 +7,16 @@ use std::{
     time::Duration,
 };
 
-use consign_common::name::{Id, ServerName};
+use consign_common::{
+    digest::Sha256,
+    name::{Id, ServerName},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
+
+use super::questions::{Prospect, Question};
 
 /// Orders and acknowledgements that wait for one agent's connection; an agent that does not read is disconnected.
 const QUEUE: usize = 64;
@@ -20,6 +25,12 @@ const QUEUE: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToAgent {
     Order {
+        document: Vec<u8>,
+        statements: Vec<Vec<u8>>,
+    },
+    /// What would this order come to?
+    Query {
+        id: Id,
         document: Vec<u8>,
         statements: Vec<Vec<u8>>,
     },
@@ -100,6 +111,8 @@ struct Entry {
     /// The number that it is to answer with, once somebody wants its place.
     asked: Option<u64>,
     answered: watch::Sender<u64>,
+    /// Queries without an answer, with the artifact that each is about. Whoever waits is told when the session ends.
+    questions: HashMap<Id, (Sha256, oneshot::Sender<Prospect>)>,
     /// Dropped, it ends the session.
     _open: oneshot::Sender<()>,
 }
@@ -207,6 +220,47 @@ impl Sessions {
         Sent::NotConnected
     }
 
+    /// Asks the server; `None` if it is not connected. The answer fails to come when the session ends.
+    pub fn ask(
+        &self,
+        server: &ServerName,
+        id: Id,
+        question: Question,
+    ) -> Option<oneshot::Receiver<Prospect>> {
+        let Question { document, statements, manifest } = question;
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut table = self.table();
+            let entry = table.by_server.get_mut(server)?;
+            entry.questions.retain(|_, (_, sender)| !sender.is_closed());
+            entry.questions.insert(id.clone(), (manifest, sender));
+        }
+        match self.send(server, ToAgent::Query { id, document, statements }) {
+            Sent::Queued => Some(answer),
+            Sent::NotConnected => None,
+        }
+    }
+
+    /// The server answered a query. What nobody asked, or nobody waits for any more, is passed over.
+    pub fn answered(&self, session: &Session, query: &Id, prospect: Prospect) {
+        let asked = match self.table().by_server.get_mut(&session.server) {
+            Some(entry) if entry.number == session.number => entry.questions.remove(query),
+            Some(_) | None => None,
+        };
+        if let Some((_, sender)) = asked {
+            // An error: nobody waits any more.
+            drop(sender.send(prospect));
+        }
+    }
+
+    /// Whether somebody waits for the server's answer about this artifact.
+    pub fn is_asked_about(&self, server: &ServerName, manifest: Sha256) -> bool {
+        self.table().by_server.get_mut(server).is_some_and(|entry| {
+            entry.questions.retain(|_, (_, sender)| !sender.is_closed());
+            entry.questions.values().any(|(about, _)| *about == manifest)
+        })
+    }
+
     /// To everybody who is connected.
     pub fn broadcast(&self, message: &ToAgent) {
         let servers: Vec<ServerName> = self.table().by_server.keys().cloned().collect();
@@ -228,7 +282,7 @@ impl Table {
         self.next += 1;
         let number = self.next;
         let (answered, _) = watch::channel(0);
-        let entry = Entry { number, claim, queue: sender, asked: None, answered, _open: keep };
+        let entry = Entry { number, claim, queue: sender, asked: None, answered, questions: HashMap::new(), _open: keep };
         drop(self.by_server.insert(server.clone(), entry));
         Session { server: server.clone(), number, queue, closed }
     }
@@ -325,6 +379,26 @@ mod tests {
         sessions.ended(&second);
         assert_eq!(third.sign_of_life(Duration::from_secs(9)).await, Sign::Silent);
         entered(sessions.enter(&web(), &claim("c"), Some(&third)));
+    }
+
+    #[test]
+    fn who_asks_gets_the_answer_or_hears_that_the_session_ended() {
+        let sessions = Sessions::default();
+        let (id, manifest) = (Id::from_bytes([1; 16]), Sha256::of(b"m"));
+        let question = || Question { document: Vec::new(), statements: Vec::new(), manifest };
+        assert!(sessions.ask(&web(), id.clone(), question()).is_none(), "not connected");
+        let session = sessions.open(&web(), 0);
+        let mut first = sessions.ask(&web(), id.clone(), question()).unwrap();
+        assert!(sessions.is_asked_about(&web(), manifest));
+        sessions.answered(&session, &Id::from_bytes([2; 16]), Prospect::NoOp);
+        assert!(first.try_recv().is_err(), "of another query");
+        sessions.answered(&session, &id, Prospect::NoOp);
+        assert_eq!(first.try_recv(), Ok(Prospect::NoOp));
+        assert!(!sessions.is_asked_about(&web(), manifest));
+
+        let mut second = sessions.ask(&web(), id, question()).unwrap();
+        sessions.ended(&session);
+        assert_eq!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consign_common::{
     crash,
-    limits::EVENT_BYTES,
+    limits::{EVENT_BYTES, STEPS},
     name::{App, Environment, Id, ServerName},
     time::UnixMs,
     trust::{OrderingNumber, TrustRoot},
@@ -19,7 +19,9 @@ use tonic::{Status, Streaming};
 
 use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
-    fleet::{AppReport, Claim, Greeting, JournalMark, Lost, Report, Session, ToAgent},
+    fleet::{
+        AppReport, Claim, Decision, Foreseeing, Greeting, JournalMark, Lost, Prospect, Report, Session, ToAgent,
+    },
     rollouts::{ControllerError, Heard, NotTaken, Reported},
     trust_roots::MESSAGE_BUDGET,
 };
@@ -40,6 +42,8 @@ const APPS: usize = 1000;
 /// No coordinator ever gives a term like this one; an agent that says so would stop its environment for good.
 const TERM: u64 = 1 << 40;
 const TEXT: usize = 253;
+/// Characters of why it would skip a step, or refuse an order.
+const REASON: usize = 2000;
 
 type ToLine = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 
@@ -216,7 +220,11 @@ impl Line<'_> {
                     self.parts.controller.refused(self.server, &order, &refused.code, &refused.message);
                 self.pass_over(taken.await)
             }
-            agent_message::Kind::Answer(_) => Ok(()),
+            agent_message::Kind::Answer(answer) => {
+                let query: Id = answer.query.parse().map_err(invalid)?;
+                self.parts.sessions.answered(session, &query, prospect(answer));
+                Ok(())
+            }
             agent_message::Kind::TrustRootTaken(taken) => {
                 let error: String = taken.error.chars().take(2000).collect();
                 self.parts.registry.trust_root_taken(self.server, taken.version, &error).await?;
@@ -323,6 +331,13 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
             document: document.into(),
             statements: statements.into_iter().map(Into::into).collect(),
         }),
+        ToAgent::Query { id, document, statements } => Kind::Query(v1::Query {
+            id: id.into(),
+            order: Some(v1::Order {
+                document: document.into(),
+                statements: statements.into_iter().map(Into::into).collect(),
+            }),
+        }),
         ToAgent::EventAck { deployment, sequence } => {
             Kind::EventAck(v1::EventAck { deployment: deployment.into(), sequence })
         }
@@ -339,6 +354,34 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
         }),
         ToAgent::Ask(echo) => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo }),
     }
+}
+
+/// What the agent foresees, checked and cut. What cannot be read is a refusal of its own kind: nobody may take it for a
+/// plan.
+fn prospect(answer: v1::Answer) -> Prospect {
+    let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+    if !answer.code.is_empty() {
+        return Prospect::Refused { code: cut(&answer.code, 64), message: cut(&answer.message, REASON) };
+    }
+    if answer.no_op {
+        return Prospect::NoOp;
+    }
+    let mut steps = Vec::new();
+    for step in answer.steps.iter().take(STEPS) {
+        let because = cut(&step.because, REASON);
+        let decision = match step.decision.as_str() {
+            "run" => Some(Decision::Run),
+            "skip" => Some(Decision::Skip { because }),
+            "undetermined" => Some(Decision::Undetermined { because }),
+            _ => None,
+        };
+        let (Some(decision), Ok(name)) = (decision, step.name.parse()) else {
+            let message = format!("it said {:?} of step {:?}", cut(&step.decision, 40), cut(&step.name, 40));
+            return Prospect::Refused { code: "answer-unreadable".to_owned(), message };
+        };
+        steps.push(Foreseeing { step: name, kind: cut(&step.kind, 20), decision });
+    }
+    Prospect::Steps(steps)
 }
 
 /// The agent's clock minus ours.

@@ -100,7 +100,7 @@ impl Agents for AgentService {
 
     type FetchStream = Answers<v1::Chunk>;
 
-    /// Only what an open order names to this server, or what the server has had itself.
+    /// Only what an open order names to this server, what the server has had itself, and the manifest that it is asked about.
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         let (server, _) = agent(&request)?;
         self.check_trusted(&server).await?;
@@ -110,7 +110,9 @@ impl Agents for AgentService {
                 What::Manifest(digest) => digest.parse().map_err(invalid)?,
                 What::Pack(pair) => pair.to.parse().map_err(invalid)?,
             };
-        if !store::may_fetch(self.parts.store.read(), &server, &wanted).await? {
+        let is_manifest = matches!(request.what, Some(What::Manifest(_)));
+        let asked = is_manifest && self.parts.sessions.is_asked_about(&server, wanted);
+        if !asked && !store::may_fetch(self.parts.store.read(), &server, &wanted).await? {
             tracing::warn!(%server, artifact = %wanted, "a file was asked for that no order names");
             return Err(Status::not_found("no order for this server names it"));
         }

@@ -16,6 +16,17 @@ pub(super) fn invalid(error: impl fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// Characters of a reason that an operator gives.
+const REASON: usize = 500;
+
+/// A reason that an operator gave.
+pub(super) fn reason(text: &str) -> Result<String, Status> {
+    if text.chars().count() > REASON || text.chars().any(char::is_control) {
+        return Err(invalid(format!("a reason is one line of at most {REASON} characters")));
+    }
+    Ok(text.to_owned())
+}
+
 /// Ours to mend: the log says what it was, the caller only that it was.
 fn internal(error: &dyn fmt::Display) -> Status {
     tracing::error!(%error, "request failed");

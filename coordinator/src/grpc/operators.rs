@@ -7,7 +7,7 @@ use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    AllowList, Answers, Caller, Role, Rollouts,
+    AllowList, Answers, Caller, EnvironmentService, Role, Rollouts,
     answer::invalid,
     transfer::{self, Chunks},
     view::{self, Presence},
@@ -36,6 +36,7 @@ pub struct OperatorService {
     pub operators: crate::operators::Operators,
     pub allow_list: Arc<AllowList>,
     pub rollouts: Arc<dyn Rollouts>,
+    pub environments: EnvironmentService,
     /// `host:port`, as others reach us.
     pub address: String,
     pub enrolment_address: String,
@@ -285,6 +286,70 @@ impl Operators for OperatorService {
     async fn take_over(&self, request: Request<v1::TakeOverRequest>) -> Answer<v1::TakeOverResponse> {
         let caller = caller(&request)?;
         self.rollouts.take_over(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn plan_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
+        self.rollouts.plan(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn pause_rollout(&self, request: Request<v1::PauseRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.pause(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn resume_rollout(&self, request: Request<v1::ResumeRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.resume(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retry_rollout(&self, request: Request<v1::RetryRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.retry(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn skip_in_rollout(&self, request: Request<v1::SkipInRolloutRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.skip(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn decide_step(&self, request: Request<v1::DecideStepRequest>) -> Answer<v1::Rollout> {
+        let caller = caller(&request)?;
+        self.rollouts.decide(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_history(&self, request: Request<v1::ShowHistoryRequest>) -> Answer<v1::History> {
+        self.rollouts.history(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_timeline(&self, request: Request<v1::ShowTimelineRequest>) -> Answer<v1::Timeline> {
+        self.rollouts.timeline(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn apply_environments(
+        &self,
+        request: Request<v1::ApplyEnvironmentsRequest>,
+    ) -> Answer<v1::ApplyEnvironmentsResponse> {
+        let caller = caller(&request)?;
+        self.environments.apply(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_environments(
+        &self,
+        _request: Request<v1::ListEnvironmentsRequest>,
+    ) -> Answer<v1::ListEnvironmentsResponse> {
+        self.environments.list().await.map(Response::new)
+    }
+
+    async fn show_environment(
+        &self,
+        request: Request<v1::ShowEnvironmentRequest>,
+    ) -> Answer<v1::Environment> {
+        self.environments.show(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn lift_hold(&self, request: Request<v1::LiftHoldRequest>) -> Answer<v1::Hold> {
+        let caller = caller(&request)?;
+        self.environments.lift_hold(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_rollouts(

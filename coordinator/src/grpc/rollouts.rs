@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use consign_common::{name::ServerName, time::UnixMs};
+use consign_common::{
+    limits::STEPS,
+    name::{ServerName, StepName},
+    time::UnixMs,
+    trust::DecisionAction,
+};
 use consign_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -10,55 +15,81 @@ use tonic::Status;
 
 use super::{
     Answers, Caller, Role, Rollouts,
-    answer::{invalid, refused},
+    answer::{invalid, reason, refused},
+    rollout_view::{self, deployment, rollout},
+    settings,
     view,
 };
 use crate::{
+    environments::{self, Health, Settings},
     fleet::Sessions,
-    rollout::{Kind, Member, Strategy, Verb},
+    rollout::{Strategy, Verb},
     rollouts::{
-        Again, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output, Queueing,
-        RollbackOf, RollbackRequest, Shown, StartRequest, StepView, Until, Update,
+        Again, Canary, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output,
+        PreviewRequest, RollbackOf, RollbackRequest, Shorter, StartRequest, Until, Update,
     },
+    store::Store,
 };
-
-/// Characters of a reason that an operator gives.
-const REASON: usize = 500;
-/// Waves of a rollout: nobody wrote more by hand.
-const WAVES: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct RolloutService {
     pub controller: Arc<Controller>,
+    pub store: Arc<Store>,
     pub sessions: Arc<Sessions>,
 }
 
 #[tonic::async_trait]
 impl Rollouts for RolloutService {
     async fn start(&self, caller: &Caller, request: v1::StartRolloutRequest) -> Result<v1::Rollout, Status> {
-        if request.waves.len() > WAVES {
-            return Err(invalid(format!("more than {WAVES} waves")));
-        }
+        let asked = settings::from_wire(request.settings.unwrap_or_default())?;
+        let environment = request.environment.parse().map_err(invalid)?;
+        let own = environments::store::find(self.store.read(), &environment).await?.settings;
+        let confirm = match (asked.confirm_ms, own.confirm_ms) {
+            (Some(ms), _) => Some(Shorter::Asked(ms)),
+            (None, Some(ms)) => Some(Shorter::Everywhere(ms)),
+            (None, None) => None,
+        };
+        let settings = asked.over(own);
+        let min_healthy = match settings.min_healthy.as_deref() {
+            None | Some("0" | "0%") => None,
+            Some(text) => Some(text.parse().map_err(invalid)?),
+        };
+        let canary = match settings.canary.clone().filter(|text| !text.trim().is_empty()) {
+            None => None,
+            Some(text) => Some(Canary { selector: text.parse().map_err(invalid)?, text }),
+        };
         let request = StartRequest {
             app: request.app.parse().map_err(invalid)?,
             version: request.version.parse().map_err(invalid)?,
-            environment: request.environment.parse().map_err(invalid)?,
-            waves: request.waves,
-            canary: None,
+            environment,
+            waves: settings.waves.clone().unwrap_or_default(),
+            canary,
             selector: request.selector.parse().map_err(invalid)?,
             selector_text: request.selector,
-            strategy: Strategy::default(),
-            min_healthy: None,
-            confirm_ms: None,
-            queueing: Queueing::default(),
-            not_before: UnixMs(0),
-            skip: Vec::new(),
-            pinned: None,
-            reason: String::new(),
-            again: if request.force { Again::Force } else { Again::LeaveAlone },
+            strategy: strategy(&settings),
+            min_healthy,
+            confirm_ms: confirm,
+            queueing: settings.queue.unwrap_or_default(),
+            not_before: UnixMs(request.not_before_ms),
+            skip: steps(&request.skip_steps)?,
+            pinned: optional(&request.plan)?,
+            reason: reason(&request.reason)?,
+            again: again(request.force),
             by: caller.identity.to_string(),
         };
         Ok(rollout(&self.controller.start(request).await?))
+    }
+
+    async fn plan(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
+        let request = PreviewRequest {
+            app: request.app.parse().map_err(invalid)?,
+            version: request.version.parse().map_err(invalid)?,
+            environment: request.environment.parse().map_err(invalid)?,
+            selector: request.selector.parse().map_err(invalid)?,
+            again: again(request.force),
+            skip: steps(&request.skip_steps)?,
+        };
+        Ok(rollout_view::plan(&self.controller.preview(request).await?))
     }
 
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
@@ -91,9 +122,48 @@ impl Rollouts for RolloutService {
                 )));
             }
         }
-        let shown =
-            self.controller.press(&request.rollout, Verb::Abort, &reason(&request.reason)?, &by).await?;
-        Ok(rollout(&shown))
+        self.press(caller, &request.rollout, &request.reason, Verb::Abort).await
+    }
+
+    async fn pause(&self, caller: &Caller, request: v1::PauseRolloutRequest) -> Result<v1::Rollout, Status> {
+        self.press(caller, &request.rollout, &request.reason, Verb::Pause).await
+    }
+
+    async fn resume(
+        &self,
+        caller: &Caller,
+        request: v1::ResumeRolloutRequest,
+    ) -> Result<v1::Rollout, Status> {
+        self.press(caller, &request.rollout, &request.reason, Verb::Resume).await
+    }
+
+    async fn retry(&self, caller: &Caller, request: v1::RetryRolloutRequest) -> Result<v1::Rollout, Status> {
+        self.press(caller, &request.rollout, &request.reason, Verb::Retry).await
+    }
+
+    async fn skip(&self, caller: &Caller, request: v1::SkipInRolloutRequest) -> Result<v1::Rollout, Status> {
+        let verb = match (optional(&request.server)?, optional(&request.step)?) {
+            (server, Some(step)) => Verb::SkipStep { step, server },
+            (Some(server), None) => Verb::SkipServer { server },
+            (None, None) => return Err(invalid("what is left out is a server, a step, or both")),
+        };
+        self.press(caller, &request.rollout, &request.reason, verb).await
+    }
+
+    async fn decide(&self, caller: &Caller, request: v1::DecideStepRequest) -> Result<v1::Rollout, Status> {
+        let action = match request.action.as_str() {
+            "done" => DecisionAction::Done,
+            "failed" => DecisionAction::Failed,
+            "again" => DecisionAction::Again,
+            "skip" => DecisionAction::Skip,
+            _ => return Err(invalid("a step is decided to be done, failed, again or skip")),
+        };
+        let verb = Verb::Decide {
+            server: request.server.parse().map_err(invalid)?,
+            step: request.step.parse().map_err(invalid)?,
+            action,
+        };
+        self.press(caller, &request.rollout, &request.reason, verb).await
     }
 
     async fn list(&self, request: v1::ListRolloutsRequest) -> Result<v1::ListRolloutsResponse, Status> {
@@ -123,6 +193,16 @@ impl Rollouts for RolloutService {
         };
         let parts = self.controller.read_logs(query).await?;
         Ok(answers(parts, log_part))
+    }
+
+    async fn history(&self, request: v1::ShowHistoryRequest) -> Result<v1::History, Status> {
+        let (id, history) = self.controller.history(&request.rollout).await?;
+        let happenings = history.into_iter().map(rollout_view::happening).collect();
+        Ok(v1::History { rollout: id.to_string(), happenings })
+    }
+
+    async fn timeline(&self, request: v1::ShowTimelineRequest) -> Result<v1::Timeline, Status> {
+        Ok(rollout_view::timeline(&self.controller.timeline(&request.rollout).await?))
     }
 
     async fn active(&self) -> Result<u32, Status> {
@@ -155,6 +235,47 @@ impl Rollouts for RolloutService {
     }
 }
 
+impl RolloutService {
+    async fn press(
+        &self,
+        caller: &Caller,
+        given: &str,
+        why: &str,
+        verb: Verb,
+    ) -> Result<v1::Rollout, Status> {
+        let by = caller.identity.to_string();
+        Ok(rollout(&self.controller.press(given, verb, &reason(why)?, &by).await?))
+    }
+}
+
+/// What the settings say of it; the rest depends on the servers and the plan.
+fn strategy(settings: &Settings) -> Strategy {
+    Strategy {
+        bake_ms: settings.bake_ms.unwrap_or(0),
+        failures: settings.failures.unwrap_or(0),
+        group: settings.group.clone(),
+        min_healthy: 0,
+        offline: settings.offline.clone().unwrap_or_default(),
+        health: match &settings.health {
+            Some(Health::Check(check)) => Some(check.clone()),
+            Some(Health::Unasked) | None => None,
+        },
+        on_stop: settings.on_stop.unwrap_or_default(),
+        confirm_ms: 0,
+    }
+}
+
+fn again(force: bool) -> Again {
+    if force { Again::Force } else { Again::LeaveAlone }
+}
+
+fn steps(names: &[String]) -> Result<Vec<StepName>, Status> {
+    if names.len() > STEPS {
+        return Err(invalid(format!("more than {STEPS} steps")));
+    }
+    names.iter().map(|name| name.parse().map_err(invalid)).collect()
+}
+
 fn answers<T: Send + 'static, W: Send + 'static>(
     items: mpsc::Receiver<Result<T, FollowError>>,
     to_wire: fn(T) -> W,
@@ -166,77 +287,6 @@ fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<
     match text {
         "" => Ok(None),
         text => text.parse().map(Some).map_err(invalid),
-    }
-}
-
-fn reason(text: &str) -> Result<String, Status> {
-    if text.chars().count() > REASON || text.chars().any(char::is_control) {
-        return Err(invalid(format!("a reason is one line of at most {REASON} characters")));
-    }
-    Ok(text.to_owned())
-}
-
-fn rollout(shown: &Shown) -> v1::Rollout {
-    let row = &shown.row;
-    v1::Rollout {
-        id: row.id.to_string(),
-        kind: match row.state.kind {
-            Kind::Deploy => "deploy".to_owned(),
-            Kind::Return => "return".to_owned(),
-        },
-        app: row.app.to_string(),
-        version: row.version.to_string(),
-        environment: row.environment.to_string(),
-        digest: row.digest.to_string(),
-        state: shown.state().to_owned(),
-        because: shown.because(),
-        exit_code: shown.exit_code().into(),
-        started_ms: row.started.0,
-        ended_ms: row.ended.0,
-        started_by: row.started_by.clone(),
-        waves: row.waves.clone(),
-        deployments: row.state.members.iter().map(|member| deployment(shown, member)).collect(),
-        term: row.term,
-    }
-}
-
-fn deployment(shown: &Shown, member: &Member) -> v1::Deployment {
-    let state = member.state.as_str().to_owned();
-    let row = shown.deployment(member);
-    let progress = row.map(|row| row.view.progress.clone()).filter(|_| member.state.end().is_none());
-    let because = match member.state.because() {
-        because if because.is_empty() => progress.unwrap_or_default(),
-        because => because,
-    };
-    let view = row.map(|row| &row.view);
-    v1::Deployment {
-        id: row.filter(|_| state != "pending").map(|row| row.id.to_string()).unwrap_or_default(),
-        server: member.server.to_string(),
-        wave: member.wave,
-        state,
-        because,
-        steps: view.map(|view| view.steps.iter().map(step).collect()).unwrap_or_default(),
-        release_before: view
-            .and_then(|view| view.previous.as_ref())
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-    }
-}
-
-fn step(step: &StepView) -> v1::StepView {
-    let UnixMs(started_ms) = step.started;
-    let UnixMs(ended_ms) = step.ended;
-    v1::StepView {
-        phase: step.phase.as_str().to_owned(),
-        index: step.index,
-        name: step.name.to_string(),
-        kind: step.kind.clone(),
-        state: step.state.as_str().to_owned(),
-        because: step.because.clone(),
-        attempts: u32::try_from(step.attempts.len()).unwrap_or(u32::MAX),
-        started_ms,
-        ended_ms,
-        log_bytes: step.attempts.values().flatten().sum(),
     }
 }
 
@@ -274,11 +324,13 @@ impl From<NotStarted> for Status {
             | NotStarted::Strategy(_)
             | NotStarted::StepUnknown { .. }
             | NotStarted::ConfirmLonger { .. }
+            | NotStarted::TimePast { .. }
             | NotStarted::RolloutAmbiguous { .. } => Self::invalid_argument(message),
             NotStarted::ArtifactUnknown { .. }
             | NotStarted::ServerUnknown { .. }
             | NotStarted::NoServer { .. }
             | NotStarted::NoRollout { .. }
+            | NotStarted::PlanUnknown { .. }
             | NotStarted::RolloutUnknown { .. } => Self::not_found(message),
             NotStarted::Busy { .. }
             | NotStarted::PlatformsMixed { .. }
@@ -290,6 +342,8 @@ impl From<NotStarted> for Status {
             | NotStarted::NoConfirm
             | NotStarted::Behind(_)
             | NotStarted::NotBehind { .. }
+            | NotStarted::PlanOfOther { .. }
+            | NotStarted::PlanWithout { .. }
             | NotStarted::Illegal(_) => Self::failed_precondition(message),
             NotStarted::Refused(refusal) => refused(refusal),
             NotStarted::Failed(error) => {

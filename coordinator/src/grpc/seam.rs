@@ -17,6 +17,15 @@ pub trait Rollouts: fmt::Debug + Send + Sync + 'static {
     async fn start(&self, caller: &Caller, request: v1::StartRolloutRequest) -> Result<v1::Rollout, Status>;
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status>;
     async fn abort(&self, caller: &Caller, request: v1::AbortRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn plan(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status>;
+    async fn pause(&self, caller: &Caller, request: v1::PauseRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn resume(&self, caller: &Caller, request: v1::ResumeRolloutRequest)
+    -> Result<v1::Rollout, Status>;
+    async fn retry(&self, caller: &Caller, request: v1::RetryRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn skip(&self, caller: &Caller, request: v1::SkipInRolloutRequest) -> Result<v1::Rollout, Status>;
+    async fn decide(&self, caller: &Caller, request: v1::DecideStepRequest) -> Result<v1::Rollout, Status>;
+    async fn history(&self, request: v1::ShowHistoryRequest) -> Result<v1::History, Status>;
+    async fn timeline(&self, request: v1::ShowTimelineRequest) -> Result<v1::Timeline, Status>;
     async fn list(&self, request: v1::ListRolloutsRequest) -> Result<v1::ListRolloutsResponse, Status>;
     async fn show(&self, request: v1::ShowRolloutRequest) -> Result<v1::Rollout, Status>;
     async fn follow(&self, request: v1::FollowRolloutRequest) -> Result<Answers<v1::FollowEvent>, Status>;

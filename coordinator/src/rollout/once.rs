@@ -60,6 +60,19 @@ pub enum Progress {
     },
 }
 
+impl OnceState {
+    /// The state's name for people and for `--output json`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Granted { .. } => "granted",
+            Self::Done { .. } => "done",
+            Self::Failed { .. } => "failed",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 impl Once {
     /// Who may be running it.
     pub fn holder(&self) -> Option<&ServerName> {

@@ -188,6 +188,18 @@ pub enum End {
     },
 }
 
+impl Stage {
+    /// The stage's name for `--output json`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Deploying => "deploying",
+            Self::Baking { .. } => "baking",
+            Self::Judging => "judging",
+            Self::Confirming => "confirming",
+        }
+    }
+}
+
 impl Rollout {
     pub fn member(&self, server: &ServerName) -> Option<&Member> {
         self.members.iter().find(|member| member.server == *server)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::waves::InvalidWaves;
+use super::{explain::span, waves::InvalidWaves};
 
 /// Frozen when the rollout is planned. Spans are milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,6 +73,17 @@ pub enum OnStop {
     Rollback,
 }
 
+impl OnStop {
+    pub const ALL: [Self; 2] = [Self::Pause, Self::Rollback];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// What a rollout may not be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidStrategy {
@@ -87,7 +98,9 @@ pub enum InvalidStrategy {
     #[error("no server is a canary: {selector:?} matches none of those that are enabled")]
     NoCanary { selector: String },
     #[error(
-        "a server would wait {confirm_ms} ms for its confirmation, and the earliest verdict on its wave comes after {needed_ms} ms (bake, health and the wait for offline servers); lengthen `confirm` in the plan or shorten those"
+        "a server would wait {} for its confirmation, and the verdict on its wave may take {} (bake, health and the wait for offline servers); lengthen `confirm` in the plan or shorten those",
+        span(*confirm_ms),
+        span(*needed_ms)
     )]
     ConfirmTooShort { confirm_ms: u64, needed_ms: u64 },
 }

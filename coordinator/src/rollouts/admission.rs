@@ -16,8 +16,9 @@ use consign_common::{
 
 use sqlx::SqliteExecutor;
 
-use super::{controller::ControllerError, rows::Behind, store};
+use super::{controller::ControllerError, rows::Behind, start::Shorter, store};
 use crate::{
+    environments,
     fleet::{InvalidSelector, RegistryError, Selector, Server},
     repository::{Artifact, RepositoryError},
     rollout::{Illegal, InvalidStrategy, InvalidWaves},
@@ -62,7 +63,11 @@ pub enum NotStarted {
     StepUnknown { step: StepName },
     #[error("the plan has no `confirm`, so there is nothing to shorten")]
     NoConfirm,
-    #[error("`confirm` of the plan is {own} ms, and may only be shortened, not set to {given} ms")]
+    #[error(
+        "`confirm` of the plan is {}, and may only be shortened, not set to {}",
+        environments::span(*own),
+        environments::span(*given)
+    )]
     ConfirmLonger { given: u64, own: u64 },
     #[error(
         "this coordinator gave term {given} of {app} in {environment}, and {server} has seen term {term}: it was restored \
@@ -73,6 +78,16 @@ pub enum NotStarted {
     Behind(Behind),
     #[error("no server of {environment} has seen a term of {app} that this coordinator did not give")]
     NotBehind { app: App, environment: Environment },
+    #[error("it is {now}, and {at} has passed; give a time to come, or none")]
+    TimePast { at: UnixMs, now: UnixMs },
+    #[error("there is no plan {digest}, or it is too old; make one with `consign rollout plan`")]
+    PlanUnknown { digest: Sha256 },
+    #[error("plan {digest} is for {foreseen}, not for {given}; make a new one with `consign rollout plan`")]
+    PlanOfOther { digest: Sha256, foreseen: String, given: String },
+    #[error(
+        "plan {digest} does not have {servers}; make a new one, or leave them out with --only or `consign server disable`"
+    )]
+    PlanWithout { digest: Sha256, servers: String },
     #[error(transparent)]
     Waves(#[from] InvalidWaves),
     #[error(transparent)]
@@ -106,6 +121,9 @@ impl NotStarted {
             Self::NoConfirm | Self::ConfirmLonger { .. } => "confirm",
             Self::Behind(_) => "coordinator-behind",
             Self::NotBehind { .. } => "not-behind",
+            Self::TimePast { .. } => "time-past",
+            Self::PlanUnknown { .. } => "plan-unknown",
+            Self::PlanOfOther { .. } | Self::PlanWithout { .. } => "plan-other",
             Self::Waves(_) => "waves",
             Self::Strategy(_) => "strategy",
             Self::Illegal(_) => "not-now",
@@ -254,13 +272,16 @@ pub(super) fn check_skips(plan: &Plan, skip: &[StepName]) -> Result<(), NotStart
 
 /// How long a server waits to be confirmed, in milliseconds; 0 where the plan wants no confirmation. Others may only
 /// shorten what the plan says.
-pub(super) fn confirm(plan: &Plan, shorter: Option<u64>) -> Result<u64, NotStarted> {
+pub(super) fn confirm(plan: &Plan, shorter: Option<Shorter>) -> Result<u64, NotStarted> {
     let own = plan.confirm.map_or(0, |span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     match shorter {
         None => Ok(own),
-        Some(_) if own == 0 => Err(NotStarted::NoConfirm),
-        Some(given) if given == 0 || given > own => Err(NotStarted::ConfirmLonger { given, own }),
-        Some(given) => Ok(given),
+        Some(Shorter::Everywhere(given)) => Ok(own.min(given)),
+        Some(Shorter::Asked(_)) if own == 0 => Err(NotStarted::NoConfirm),
+        Some(Shorter::Asked(given)) if given == 0 || given > own => {
+            Err(NotStarted::ConfirmLonger { given, own })
+        }
+        Some(Shorter::Asked(given)) => Ok(given),
     }
 }
 

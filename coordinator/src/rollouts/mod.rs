@@ -5,6 +5,8 @@
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `verbs`, `show`, `follow` | what operators ask for |
 //! | `left` | what a rollback leaves |
+//! | `preview` | what servers would do, before anything is touched |
+//! | `timeline` | when what happened on which server |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | what agents say |
 //! | `drive` | events in, engine, orders and changes out |
@@ -30,6 +32,7 @@ mod judge;
 mod left;
 mod orders;
 mod output;
+mod preview;
 mod read_logs;
 mod retention;
 pub mod rows;
@@ -39,6 +42,7 @@ pub mod store;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod verbs;
 mod view;
 
@@ -46,8 +50,10 @@ pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
+pub use preview::{Foretold, Preview, PreviewRequest};
 pub use retention::KEEP;
 pub use rows::{Again, Behind, Changed, DeploymentRow, HistoryRow, Hold, LogLength, Pinned, RolloutRow};
 pub use show::Shown;
-pub use start::{Canary, Queueing, RollbackOf, RollbackRequest, StartRequest};
+pub use start::{Canary, Queueing, RollbackOf, RollbackRequest, Shorter, StartRequest};
+pub use timeline::{Bar, Line, Timeline, What};
 pub use view::{StepState, StepView, View};

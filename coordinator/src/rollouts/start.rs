@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use consign_common::{
+    digest::Sha256,
     name::{App, Environment, StepName, Version},
     time::UnixMs,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     admission::{self, NotStarted},
     after::After,
     controller::Controller,
     orders::fresh_id,
-    rows::{Again, Hold, Pinned, RolloutRow},
+    rows::{Again, Hold, RolloutRow},
     show::Shown,
     store,
     succession::{add, is_active, open_of},
 };
 use crate::{
+    environments::{self, Noted},
     fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
 };
@@ -38,12 +41,13 @@ pub struct StartRequest {
     pub strategy: Strategy,
     pub min_healthy: Option<Target>,
     /// Shortens the plan's `confirm`.
-    pub confirm_ms: Option<u64>,
+    pub confirm_ms: Option<Shorter>,
     pub queueing: Queueing,
     pub not_before: UnixMs,
     /// Steps that are left out on every server.
     pub skip: Vec<StepName>,
-    pub pinned: Option<Pinned>,
+    /// The preview that servers are held to.
+    pub pinned: Option<Sha256>,
     pub again: Again,
     pub by: String,
     pub reason: String,
@@ -56,8 +60,18 @@ pub struct Canary {
     pub text: String,
 }
 
+/// Milliseconds that a server waits to be confirmed, instead of the plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shorter {
+    /// For every app of an environment: where a plan wants no confirmation, or waits less, it stays so.
+    Everywhere(u64),
+    /// For this rollout: a plan that cannot be shortened to it is refused.
+    Asked(u64),
+}
+
 /// What becomes of a rollout while another one has its app and environment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Queueing {
     /// It waits its turn.
     #[default]
@@ -65,6 +79,18 @@ pub enum Queueing {
     /// It waits, and those that waited before it will not begin.
     Supersede,
     Refuse,
+}
+
+impl Queueing {
+    pub const ALL: [Self; 3] = [Self::Queue, Self::Supersede, Self::Refuse];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Supersede => "supersede",
+            Self::Refuse => "refuse",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,6 +139,9 @@ impl Controller {
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
         admission::check_behind(self.store.read(), &app, &environment).await?;
+        if request.not_before.0 > 0 && request.not_before < now {
+            return Err(NotStarted::TimePast { at: request.not_before, now });
+        }
         let root = self.trust_roots.newest();
         admission::check_trust(&root, &app, &environment, now)?;
         let stocked = self.repository.of_version(&app, &version).await?;
@@ -122,6 +151,10 @@ impl Controller {
         let plan = admission::read_plan(&self.repository.manifest(digest).await?)?;
         admission::check_skips(&plan, &request.skip)?;
         strategy.confirm_ms = admission::confirm(&plan, request.confirm_ms)?;
+        let pinned = match request.pinned {
+            Some(plan) => Some(self.pin(plan, &app, &environment, digest, &chosen).await?),
+            None => None,
+        };
         let enabled = chosen.iter().filter(|server| server.kept_out().is_none()).count();
         let enabled = u32::try_from(enabled).unwrap_or(u32::MAX);
         strategy.min_healthy = request.min_healthy.map_or(0, |target| target.of(enabled));
@@ -159,7 +192,7 @@ impl Controller {
             state,
             selector: request.selector_text,
             rolled_back_by: None,
-            pinned: request.pinned,
+            pinned,
             changed: 0,
         };
         Ok((row, request.queueing))
@@ -227,6 +260,7 @@ impl Controller {
         self: &Arc<Self>,
         app: &App,
         environment: &Environment,
+        reason: &str,
         by: &str,
     ) -> Result<Hold, NotStarted> {
         let mut after = After::default();
@@ -235,6 +269,13 @@ impl Controller {
             return Err(NotStarted::NoHold { app: app.clone(), environment: environment.clone() });
         };
         store::lift_hold(&mut write, app, environment).await?;
+        let noted = Noted {
+            at: self.clock.now(),
+            who: by.to_owned(),
+            what: format!("lift hold on {app}"),
+            because: reason.to_owned(),
+        };
+        environments::store::note(&mut write, environment, &noted).await?;
         let next = self.next_to_begin(&mut write, app, environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
         self.drive(&mut write, begin, &mut after).await?;

@@ -23,6 +23,9 @@ pub struct View {
     pub steps: Vec<StepView>,
     /// What it is at beside its steps, in one line: staging, returning, cancelling.
     pub progress: String,
+    /// It returns by itself then, unless it is confirmed.
+    #[serde(default)]
+    pub confirm_until: Option<UnixMs>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,9 +127,16 @@ impl View {
             }
             Event::Confirming { deadline, .. } => {
                 self.progress = format!("returns by itself unless confirmed until {deadline}");
+                self.confirm_until = Some(*deadline);
             }
-            Event::Confirmed { .. } => self.progress.clear(),
-            Event::Unconfirmed { because } => self.progress.clone_from(because),
+            Event::Confirmed { .. } => {
+                self.progress.clear();
+                self.confirm_until = None;
+            }
+            Event::Unconfirmed { because } => {
+                self.progress.clone_from(because);
+                self.confirm_until = None;
+            }
             Event::Cancelling { because, .. } => self.progress = format!("cancelling: {because}"),
             Event::Ended { result } => self.close(result, at),
         }
@@ -171,6 +181,7 @@ impl View {
     /// A step that was running when the deployment ended has no outcome of its own.
     fn close(&mut self, result: &DeploymentOutcome, at: UnixMs) {
         self.progress.clear();
+        self.confirm_until = None;
         let outcome = match result {
             DeploymentOutcome::Cancelled { .. } => StepOutcome::Cancelled,
             DeploymentOutcome::Unknown { because, .. } => StepOutcome::Unknown { because: because.clone() },

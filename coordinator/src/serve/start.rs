@@ -31,7 +31,8 @@ use crate::{
     enrolment::{Authority, AuthorityError, Enroller, SERVER_RENEWS, Tokens},
     fleet::{Registry, Sessions},
     grpc::{
-        AccessLayer, AgentParts, AgentService, AllowList, Connections, OperatorService, RolloutService,
+        AccessLayer, AgentParts, AgentService, AllowList, Connections, EnvironmentService, OperatorService,
+        RolloutService,
         listener::{self, Admission, Tcp},
     },
     logs::{LogSettings, LogWriter},
@@ -165,8 +166,17 @@ impl Coordinator {
             registry: Registry::new(Arc::clone(&store)),
             operators: Operators::new(Arc::clone(&store)),
             allow_list: Arc::clone(&allow_list),
+            environments: EnvironmentService {
+                store: Arc::clone(&store),
+                registry: Registry::new(Arc::clone(&store)),
+                sessions: Arc::clone(&sessions),
+                trust_roots: Arc::clone(&trust_roots),
+                controller: Arc::clone(&controller),
+                clock: Arc::clone(&clock),
+            },
             rollouts: Arc::new(RolloutService {
                 controller: Arc::clone(&controller),
+                store: Arc::clone(&store),
                 sessions: Arc::clone(&sessions),
             }),
             address: addresses.address.clone(),

@@ -9,6 +9,8 @@
 
 pub mod agent;
 
+pub mod fleet;
+
 use std::{
     io,
     path::Path,

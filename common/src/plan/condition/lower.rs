@@ -12,7 +12,10 @@ use super::{
     expression::{Arithmetic, Comparison, Number, Predicate, TextTest, Words},
     facts::{HostFact, Input},
 };
-use crate::plan::{ParamType, changes, document::did_you_mean, rules};
+use crate::{
+    document::did_you_mean,
+    plan::{ParamType, changes, rules},
+};
 
 /// An expression of one of the types there are.
 #[derive(Debug)]

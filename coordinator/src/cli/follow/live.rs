@@ -35,7 +35,7 @@ pub(super) fn scrolled(change: &Change) -> Option<String> {
 pub(super) fn standing(view: &View, now: UnixMs, size: Size) -> Vec<String> {
     let until = view.rollout.ended_ms.map_or(now, UnixMs);
     let took = span(until.since(UnixMs(view.rollout.started_ms)));
-    let mut lines = vec![String::new(), format!("{}  {took}", of_rollout(&view.current()))];
+    let mut lines = vec![String::new(), format!("{}  {took}", of_rollout(&view.current(now)))];
     // Leaves room for at least half a screen of output.
     let room = (size.rows / 2).saturating_sub(3).max(3);
     let mut deployments: Vec<&Deployment> = view.deployments.values().collect();
@@ -80,8 +80,8 @@ fn running(deployment: &Deployment) -> Option<&Step> {
 
 fn rank(state: &str) -> u8 {
     match state {
-        "running" | "returning" => 0,
-        "failed" | "unknown" | "refused" | "returned" | "offline" => 1,
+        "running" | "awaiting" | "confirming" | "returning" => 0,
+        "failed" | "stopped" | "unknown" | "refused" | "returned" | "offline" => 1,
         "ordered" => 2,
         "pending" => 3,
         _ => 4,

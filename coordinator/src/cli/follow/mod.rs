@@ -15,4 +15,4 @@ mod tests;
 pub(super) use logs::{Output, Outputs, Part};
 pub(super) use plain::line_of_output;
 pub(super) use result::{result_line, result_servers, result_table};
-pub(super) use run::{follow, json_of_record};
+pub(super) use run::{columns, follow, json_of_record};

@@ -53,25 +53,55 @@ impl Screen {
     }
 }
 
+/// To the end of the rollout; where it stopped and rolled itself back, to the end of that.
 pub(crate) async fn follow(client: &Client, rollout: &str, printer: &Printer) -> Result<Exit> {
-    let mut follower = Follower {
-        view: View::default(),
-        screen: Screen::choose(printer.format()),
-        printer,
-        standing: Vec::new(),
-        interrupted: false,
-    };
+    let mut rollout = rollout.to_owned();
+    let mut stopped = None;
     tokio::spawn(end_at_the_second_interrupt());
-    let ended = tokio::select! {
-        ended = follower.until_ended(client, rollout) => ended,
-        signal = tokio::signal::ctrl_c() => {
-            signal.map_err(|error| Failure::new(format!("failed to wait for signals: {error}")))?;
-            follower.leave(rollout)?;
-            return Ok(Exit::Interrupted);
+    loop {
+        let mut follower = Follower {
+            view: View::default(),
+            screen: Screen::choose(printer.format()),
+            printer,
+            standing: Vec::new(),
+            interrupted: false,
+        };
+        let ended = tokio::select! {
+            ended = follower.until_ended(client, &rollout) => ended,
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(|error| Failure::new(format!("failed to wait for signals: {error}")))?;
+                follower.leave(&rollout)?;
+                return Ok(Exit::Interrupted);
+            }
+        };
+        ended?;
+        match follower.finish(stopped)? {
+            Finished::Rollout(exit) => return Ok(exit),
+            Finished::GoesOn { exit, successor } => {
+                stopped = Some(exit);
+                rollout = successor;
+            }
         }
-    };
-    ended?;
-    follower.finish()
+    }
+}
+
+enum Finished {
+    Rollout(Exit),
+    /// It began another rollout, which brings servers back.
+    GoesOn {
+        exit: Exit,
+        successor: String,
+    },
+}
+
+/// The exit code of a rollout that rolled itself back: where every server is back, that is what it came to. A gate that
+/// refused is told all the same.
+pub(super) fn after_way_back(stopped: Exit, back: Exit) -> Exit {
+    match (stopped, back) {
+        (Exit::Refused, Exit::Done) => Exit::Refused,
+        (_, Exit::Done) => Exit::Returned,
+        (_, back) => back,
+    }
 }
 
 /// A pipe that nobody reads holds up the task that writes to it, and with it the first Ctrl-C.
@@ -215,21 +245,38 @@ impl Follower<'_> {
         ))
     }
 
-    fn finish(mut self) -> Result<Exit> {
+    /// `stopped`: how the rollout ended that this one brings servers back from.
+    fn finish(mut self, stopped: Option<Exit>) -> Result<Finished> {
         let changes = self.view.finish();
         self.show(&changes)?;
         let rollout = self.view.whole();
-        let exit = Exit::of_rollout(rollout.exit_code);
+        let own = Exit::of_rollout(rollout.exit_code);
+        let exit = stopped.map_or(own, |stopped| after_way_back(stopped, own));
+        let successor = Some(rollout.rolled_back_by.clone()).filter(|id| !id.is_empty());
         match self.screen {
-            Screen::Json => self.printer.json_line(&Line::End { rollout, exit_code: exit.code() })?,
+            Screen::Json => {
+                let line = match successor.clone() {
+                    Some(successor) => Line::Successor { rollout: rollout.id.clone(), successor },
+                    None => Line::End { rollout, exit_code: exit.code() },
+                };
+                self.printer.json_line(&line)?;
+            }
             Screen::Live => {
                 self.draw(&[], Vec::new())?;
                 self.printer.raw(&format!("\n{}", result_table(&rollout)))?;
             }
             Screen::Plain => self.printer.raw(&result_servers(&rollout))?,
         }
-        Ok(exit)
+        let Some(successor) = successor else { return Ok(Finished::Rollout(exit)) };
+        self.printer
+            .note(&format!("it rolls back by rollout {}, which is followed now", short(&successor, 8)))?;
+        Ok(Finished::GoesOn { exit, successor })
     }
+}
+
+/// The terminal's width.
+pub(crate) fn columns() -> usize {
+    size().columns
 }
 
 fn size() -> Size {

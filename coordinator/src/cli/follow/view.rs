@@ -9,7 +9,10 @@ use consign_common::{deployment::Attempt, terminal::escape_line, time::UnixMs};
 use consign_proto::v1::{FollowEvent, follow_event::Kind};
 
 use super::{Output, Outputs, Part};
-use crate::cli::output::{Deployment, Line, Rollout, Step};
+use crate::cli::{
+    output::{Deployment, Line, Rollout, Step},
+    text::span,
+};
 
 /// Something that happened, as the coordinator tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +25,7 @@ pub(crate) struct Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventKind {
-    Rollout(Rollout),
+    Rollout(Box<Rollout>),
     Deployment(Deployment),
     Log(Part),
 }
@@ -32,7 +35,7 @@ pub(crate) enum EventKind {
 pub(crate) enum Change {
     Rollout {
         at: UnixMs,
-        rollout: Rollout,
+        rollout: Box<Rollout>,
     },
     Server {
         at: UnixMs,
@@ -74,7 +77,7 @@ impl Event {
     /// `None`: a kind that a newer coordinator knows and we do not.
     pub(crate) fn from_wire(wire: FollowEvent) -> Option<Self> {
         let kind = match wire.kind? {
-            Kind::Rollout(rollout) => EventKind::Rollout(rollout.into()),
+            Kind::Rollout(rollout) => EventKind::Rollout(Box::new(rollout.into())),
             Kind::Deployment(deployment) => EventKind::Deployment(deployment.into()),
             Kind::Log(part) => EventKind::Log(part.into()),
         };
@@ -97,16 +100,26 @@ impl View {
         Rollout { deployments: self.deployments.values().cloned().collect(), ..self.rollout.clone() }
     }
 
-    /// The rollout with the wave that its servers are in: the coordinator tells of a rollout when its state changes,
-    /// and of its servers in between.
-    pub(crate) fn current(&self) -> Rollout {
+    /// The rollout with what changes while nothing happens: the coordinator tells of a rollout when its state changes, of
+    /// its servers in between, and not of time that passes.
+    pub(crate) fn current(&self, now: UnixMs) -> Rollout {
         let mut rollout = self.rollout.clone();
-        if rollout.state == "running" && rollout.because.starts_with("wave ") {
-            let open = self.deployments.values().filter(|deployment| !is_final(&deployment.state));
-            let last = self.deployments.keys().map(|(wave, _)| *wave).max().unwrap_or(0);
-            let wave = open.map(|deployment| deployment.wave).min().unwrap_or(last);
-            rollout.because = format!("wave {wave} of {last}");
-        }
+        let (wave, last) = (rollout.wave, rollout.last_wave);
+        let at = match (rollout.stage.as_str(), rollout.deadline_ms) {
+            ("deploying", _) => {
+                let open = self.deployments.values().filter(|one| one.wave == wave && !is_final(&one.state));
+                format!("wave {wave} of {last}: {} to go", open.count())
+            }
+            ("baking", Some(until)) => {
+                let left = span(UnixMs(until).since(now));
+                format!("waiting for wave {} of {last}: bake {left} left", wave + 1)
+            }
+            _ => return rollout,
+        };
+        rollout.because = match rollout.paused.as_str() {
+            "" => at,
+            because => format!("{because}; {at}"),
+        };
         rollout
     }
 
@@ -126,7 +139,7 @@ impl View {
             }
             EventKind::Rollout(_) | EventKind::Deployment(_) if past => {}
             EventKind::Rollout(rollout) => {
-                self.rollout(at, rollout, &mut changes, &mut json);
+                self.rollout(at, *rollout, &mut changes, &mut json);
             }
             EventKind::Deployment(deployment) => self.deployment(at, deployment, &mut changes, &mut json),
         }
@@ -175,7 +188,7 @@ impl View {
         if told {
             let rollout = self.whole();
             json(Line::Rollout { at_ms: at.0, rollout: rollout.clone() });
-            changes.push(Change::Rollout { at, rollout });
+            changes.push(Change::Rollout { at, rollout: Box::new(rollout) });
         }
     }
 
@@ -274,5 +287,5 @@ pub(super) fn because(state: &str, because: &str) -> String {
 
 /// Whether nothing more happens on a server.
 pub(super) fn is_final(state: &str) -> bool {
-    !matches!(state, "pending" | "ordered" | "running" | "returning")
+    !matches!(state, "pending" | "ordered" | "running" | "awaiting" | "confirming" | "returning")
 }

@@ -2,19 +2,27 @@
 
 use clap::{Args, Subcommand};
 use consign_common::{
-    name::{App, Environment, ServerName, StepName, Version},
+    name::{App, Environment, ServerName, StepName},
     time::{Clock, SystemClock, UnixMs},
 };
 use consign_proto::v1;
 
-use super::{logs, resolve::resolve};
+use super::{
+    history, logs,
+    plan::{self, PlanArgs},
+    resolve::resolve,
+    show::show_text,
+    start::{self, StartArgs},
+    timeline,
+    verbs::{self, AbortArgs, DecideArgs, RetryArgs, SkipArgs, VerbArgs},
+};
 use crate::cli::{
     client::{Client, unary},
     failure::{Exit, Result},
-    follow::{follow, result_line, result_servers, result_table},
+    follow::{follow, result_table},
     output::Rollout,
     print::{Format, Printer},
-    text::{ago, artifact_name, short, span, table},
+    text::{ago, short, span, table},
 };
 
 #[derive(Debug, Subcommand)]
@@ -22,15 +30,25 @@ pub(crate) enum RolloutCommand {
     /// Bring an artifact to an environment's servers
     #[command(after_help = "Examples:
   consign rollout start shop@1.4.0 --env staging --follow
-  consign rollout start shop@1.4.0 --env production --wave 1 --wave 25% --wave 100%
+  consign rollout start shop@1.4.0 --env production --wave 1 --wave 25% --wave 100% --bake 5m
+  consign rollout start shop@1.4.0 --env production --canary role=canary --at 04:00
+  consign rollout start shop@1.4.0 --env production --plan 9f2c...
 
+How it goes about it is what `consign env show ENV` says, but for what is given here.
 With --follow the exit code is the rollout's: 0 done, 3 stopped over its budget, 4 every changed
 server is back on its previous good artifact, 5 aborted, 6 refused, 7 unknown or partial.
 Ctrl-C leaves the rollout running (130).")]
-    Start(StartArgs),
+    Start(Box<StartArgs>),
+    /// Ask every server what it would do, before anything is touched
+    #[command(after_help = "Example:
+  consign rollout plan shop@1.4.0 --env production
+
+Servers that would do the same are shown once. `rollout start --plan DIGEST` holds them to it: a
+server on which a condition comes out otherwise refuses (plan-drift). A plan is kept for a day.")]
+    Plan(PlanArgs),
     /// List rollouts, newest first
     List(ListArgs),
-    /// Show a rollout: every server, every skipped step
+    /// Show a rollout: why it is where it is, every server, every skipped step
     Show(IdArgs),
     /// Follow a rollout live until it has ended; exits with its code
     Follow(IdArgs),
@@ -39,35 +57,36 @@ Ctrl-C leaves the rollout running (130).")]
   consign rollout logs 0a1b2c3d
   consign rollout logs 0a1b2c3d --server web-1 --step migrate --since 4096 --follow")]
     Logs(LogsArgs),
+    /// Who did what to a rollout, and what it did by itself
+    History(IdArgs),
+    /// Draw servers and time: fetching, steps, waits, attempts
+    Timeline(IdArgs),
+    /// No new servers; what runs goes on
+    Pause(VerbArgs),
+    /// Go on after a pause
+    Resume(VerbArgs),
     /// Stop a rollout: what runs is cancelled, what has not begun does not begin
+    #[command(after_help = "Examples:
+  consign rollout abort 0a1b2c3d --reason 'wrong version'
+  consign rollout abort 0a1b2c3d --return --follow --reason 'checkout is slow'")]
     Abort(AbortArgs),
+    /// Servers that did not take it, and those that were not reached, once more
+    Retry(RetryArgs),
+    /// Leave a server out that has not begun, or a step where it has not
+    #[command(after_help = "Examples:
+  consign rollout skip 0a1b2c3d --server web-7 --reason 'its disk is being replaced'
+  consign rollout skip 0a1b2c3d --step warm --reason 'the cache is down'
+  consign rollout skip 0a1b2c3d --step warm --server web-7 --reason 'no cache there'")]
+    Skip(SkipArgs),
+    /// Say how a step ended when nobody knows
+    #[command(after_help = "Example:
+  consign rollout decide 0a1b2c3d --server web-1 --step migrate done --reason 'the table is there'")]
+    Decide(DecideArgs),
     /// Bring servers back to the artifact before
     #[command(after_help = "Examples:
   consign rollout rollback shop --env production --reason 'checkout is slow'
   consign rollout rollback --rollout 0a1b2c3d --reason 'checkout is slow'")]
     Rollback(RollbackArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StartArgs {
-    /// As shop@1.4.0
-    #[arg(value_name = "APP@VERSION", value_parser = artifact_name)]
-    artifact: (App, Version),
-    /// The environment whose servers get it
-    #[arg(long = "env", value_name = "ENV")]
-    environment: Environment,
-    /// How many servers have it after this wave: a number or a percentage; repeat it. Without: all at once
-    #[arg(long = "wave", value_name = "1|25%")]
-    waves: Vec<String>,
-    /// Only these servers: web-1,web-2 or role=web,zone!=b
-    #[arg(long, value_name = "SELECTOR")]
-    only: Option<String>,
-    /// Also where it is what runs; publish it again first, for what is signed once is deployed once
-    #[arg(long)]
-    force: bool,
-    /// Stay and show what happens
-    #[arg(long, short)]
-    follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -108,15 +127,6 @@ pub(crate) struct LogsArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct AbortArgs {
-    /// The rollout's id, or its first digits
-    rollout: String,
-    /// Why, for those who find it aborted
-    #[arg(long)]
-    reason: String,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
     /// The app, with --env
     #[arg(required_unless_present = "rollout", requires = "environment")]
@@ -140,7 +150,8 @@ pub(crate) struct RollbackArgs {
 
 pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Printer) -> Result<Exit> {
     match command {
-        RolloutCommand::Start(args) => start(args, client, printer).await,
+        RolloutCommand::Start(args) => start::start(*args, client, printer).await,
+        RolloutCommand::Plan(args) => plan::run(args, client, printer).await,
         RolloutCommand::List(args) => list(args, client, printer).await,
         RolloutCommand::Show(args) => {
             let request = v1::ShowRolloutRequest { rollout: resolve(client, &args.rollout).await? };
@@ -149,7 +160,8 @@ pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Prin
                 .show_rollout(unary(request))
                 .await
                 .map_err(|status| client.failure(status))?;
-            printer.show(&Rollout::from(answer.into_inner()), show_text)?;
+            printer
+                .show(&Rollout::from(answer.into_inner()), |rollout| show_text(rollout, SystemClock.now()))?;
             Ok(Exit::Done)
         }
         RolloutCommand::Follow(args) => {
@@ -157,31 +169,16 @@ pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Prin
             follow(client, &rollout, printer).await
         }
         RolloutCommand::Logs(args) => logs::run(args, client, printer).await,
-        RolloutCommand::Abort(args) => {
-            let rollout = resolve(client, &args.rollout).await?;
-            let request = unary(v1::AbortRolloutRequest { rollout, reason: args.reason });
-            let answer =
-                client.operators().abort_rollout(request).await.map_err(|status| client.failure(status))?;
-            printer.show(&Rollout::from(answer.into_inner()), result_table)?;
-            Ok(Exit::Done)
-        }
+        RolloutCommand::History(args) => history::run(&args.rollout, client, printer).await,
+        RolloutCommand::Timeline(args) => timeline::run(&args.rollout, client, printer).await,
+        RolloutCommand::Pause(args) => verbs::pause(args, client, printer).await,
+        RolloutCommand::Resume(args) => verbs::resume(args, client, printer).await,
+        RolloutCommand::Abort(args) => verbs::abort(args, client, printer).await,
+        RolloutCommand::Retry(args) => verbs::retry(args, client, printer).await,
+        RolloutCommand::Skip(args) => verbs::skip(args, client, printer).await,
+        RolloutCommand::Decide(args) => verbs::decide(args, client, printer).await,
         RolloutCommand::Rollback(args) => rollback(args, client, printer).await,
     }
-}
-
-async fn start(args: StartArgs, client: &Client, printer: &Printer) -> Result<Exit> {
-    let (app, version) = args.artifact;
-    let request = v1::StartRolloutRequest {
-        app: app.into(),
-        version: version.into(),
-        environment: args.environment.into(),
-        waves: args.waves,
-        selector: args.only.unwrap_or_default(),
-        force: args.force,
-    };
-    let answer =
-        client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
-    started(answer.into_inner().into(), args.follow, client, printer).await
 }
 
 async fn rollback(args: RollbackArgs, client: &Client, printer: &Printer) -> Result<Exit> {
@@ -201,7 +198,13 @@ async fn rollback(args: RollbackArgs, client: &Client, printer: &Printer) -> Res
     started(answer.into_inner().into(), args.follow, client, printer).await
 }
 
-async fn started(rollout: Rollout, stay: bool, client: &Client, printer: &Printer) -> Result<Exit> {
+/// What was begun, or followed to its end.
+pub(super) async fn started(
+    rollout: Rollout,
+    stay: bool,
+    client: &Client,
+    printer: &Printer,
+) -> Result<Exit> {
     if stay {
         return follow(client, &rollout.id, printer).await;
     }
@@ -227,12 +230,6 @@ async fn list(args: ListArgs, client: &Client, printer: &Printer) -> Result<Exit
     let rollouts: Vec<Rollout> = answer.into_inner().rollouts.into_iter().map(Into::into).collect();
     printer.show(&rollouts, |rollouts| list_text(rollouts, SystemClock.now()))?;
     Ok(Exit::Done)
-}
-
-fn show_text(rollout: &Rollout) -> String {
-    let ended = rollout.ended_ms.map_or(String::new(), |at| format!(", ended {}", UnixMs(at)));
-    let (first, rest) = (result_line(rollout), result_servers(rollout));
-    format!("{first}\nstarted {} by {}{ended}\n{rest}", UnixMs(rollout.started_ms), rollout.started_by)
 }
 
 fn list_text(rollouts: &[Rollout], now: UnixMs) -> String {

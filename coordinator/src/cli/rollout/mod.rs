@@ -1,7 +1,15 @@
 //! `consign rollout`: bring an artifact to an environment, see it happen, stop it, go back.
 
+mod at;
 mod commands;
+mod history;
 mod logs;
+mod plan;
 mod resolve;
+mod show;
+mod start;
+mod timeline;
+mod verbs;
 
 pub(super) use commands::{RolloutCommand, run};
+pub(super) use history::happenings;

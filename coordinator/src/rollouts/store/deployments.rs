@@ -105,3 +105,16 @@ pub async fn add_event(
         .await?;
     Ok(())
 }
+
+/// What the agent said of the deployment, oldest first: the agent's time, and the event's bytes.
+pub async fn events<'e>(
+    db: impl SqliteExecutor<'e>,
+    deployment: &Id,
+) -> Result<Vec<(UnixMs, Vec<u8>)>, StoreError> {
+    let rows =
+        sqlx::query("SELECT at_ms, body FROM deployment_events WHERE deployment = ? ORDER BY sequence")
+            .bind(deployment.as_str())
+            .fetch_all(db)
+            .await?;
+    rows.iter().map(|row| Ok((UnixMs(to_u64(row.try_get("at_ms")?)), row.try_get("body")?))).collect()
+}

@@ -6,6 +6,7 @@ mod deployments;
 mod feed;
 mod history;
 mod orders;
+mod previews;
 mod rollouts;
 mod servers;
 
@@ -15,6 +16,7 @@ pub use deployments::*;
 pub use feed::*;
 pub use history::*;
 pub use orders::*;
+pub use previews::*;
 pub use rollouts::*;
 use serde::de::DeserializeOwned;
 pub use servers::*;

@@ -248,6 +248,7 @@ impl Agent {
         match message.await.expect("no order came").expect("the session ended") {
             ToAgent::Order { document, .. } => json::from_slice(&document, 1 << 20).unwrap(),
             other @ (ToAgent::EventAck { .. }
+            | ToAgent::Query { .. }
             | ToAgent::TrustRoots(_)
             | ToAgent::Heartbeat
             | ToAgent::Ask(_)

@@ -62,9 +62,9 @@ async fn after_a_rollback_nothing_begins_by_itself_until_the_hold_is_lifted() {
     assert_eq!(held.state(), "queued");
     assert!(held.because().starts_with("held: rolled back from 2: "), "{}", held.because());
     let (app, environment) = (held.row.app.clone(), held.row.environment.clone());
-    fixture.controller.lift_hold(&app, &environment, "ann").await.unwrap();
+    fixture.controller.lift_hold(&app, &environment, "it is mended", "ann").await.unwrap();
     assert_eq!(one.order().await.rollout, waiting);
-    let again = fixture.controller.lift_hold(&app, &environment, "ann").await.unwrap_err();
+    let again = fixture.controller.lift_hold(&app, &environment, "it is mended", "ann").await.unwrap_err();
     assert_eq!(again.code(), "no-hold");
 }
 

@@ -1,25 +1,28 @@
 //! Reading TOML tables key by key, with the place of everything: what serde's derive cannot do is go on after the first
 //! mistake.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::error::Problems;
+use super::Problems;
 
 /// Where in the file something stands, and what it is.
 #[derive(Clone, Debug)]
-pub(super) struct Located<T> {
-    pub(super) span: Range<usize>,
-    pub(super) value: T,
+pub struct Located<T> {
+    pub span: Range<usize>,
+    pub value: T,
 }
+
+/// The longest span of time that a document may name: a week.
+const LONGEST: Duration = Duration::from_secs(168 * 3600);
 
 /// A table whose keys are taken one by one; [`finish`](Self::finish) reports those that nobody asked for.
 #[derive(Debug)]
-pub(super) struct Fields<'a, 'i> {
+pub struct Fields<'a, 'i> {
     /// For messages: `the plan`, `a step`.
     what: &'static str,
     span: Range<usize>,
@@ -28,21 +31,24 @@ pub(super) struct Fields<'a, 'i> {
 }
 
 impl<'a, 'i> Fields<'a, 'i> {
-    pub(super) fn new(what: &'static str, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
+    /// `what` it is, for messages.
+    pub fn new(what: &'static str, span: Range<usize>, table: &'a DeTable<'i>) -> Self {
         Self { what, span, table, known: BTreeSet::new() }
     }
 
-    pub(super) fn span(&self) -> Range<usize> {
+    /// Where the table stands.
+    pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
     /// The value of `key`, if it is there.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'i>>> {
+    pub fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'i>>> {
         self.known.insert(key);
         self.table.get(key)
     }
 
-    pub(super) fn string(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<String>> {
+    /// The text of `key`.
+    pub fn string(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<String>> {
         let value = self.take(key)?;
         match value.get_ref().as_str() {
             Some(text) => Some(Located { span: value.span(), value: text.to_owned() }),
@@ -50,7 +56,8 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<bool>> {
+    /// The flag of `key`.
+    pub fn boolean(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<bool>> {
         let value = self.take(key)?;
         match value.get_ref().as_bool() {
             Some(flag) => Some(Located { span: value.span(), value: flag }),
@@ -58,7 +65,8 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
-    pub(super) fn integer(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<i64>> {
+    /// The number of `key`.
+    pub fn integer(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<i64>> {
         let value = self.take(key)?;
         if !value.get_ref().is_integer() {
             return wrong_type(problems, value.span(), key, "an integer", value.get_ref());
@@ -70,7 +78,8 @@ impl<'a, 'i> Fields<'a, 'i> {
         number.map(|value_number| Located { span: value.span(), value: value_number })
     }
 
-    pub(super) fn strings(
+    /// The texts of `key`, each with its place.
+    pub fn strings(
         &mut self,
         key: &'static str,
         problems: &mut Problems,
@@ -91,7 +100,8 @@ impl<'a, 'i> Fields<'a, 'i> {
         Some(Located { span: value.span(), value: texts })
     }
 
-    pub(super) fn table(&mut self, key: &'static str, problems: &mut Problems) -> Option<Fields<'a, 'i>> {
+    /// The table of `key`.
+    pub fn table(&mut self, key: &'static str, problems: &mut Problems) -> Option<Fields<'a, 'i>> {
         let value = self.take(key)?;
         match value.get_ref().as_table() {
             Some(table) => Some(Fields::new(key, value.span(), table)),
@@ -99,20 +109,32 @@ impl<'a, 'i> Fields<'a, 'i> {
         }
     }
 
-    /// Every key and value: for a table whose keys the plan's author chooses.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Located<&'a str>, &'a Spanned<DeValue<'i>>)> {
+    /// A span of time, as `"5m"`.
+    pub fn span_of_time(&mut self, key: &'static str, problems: &mut Problems) -> Option<Located<Duration>> {
+        let Located { span, value } = self.string(key, problems)?;
+        match duration(&value) {
+            Ok(value) => Some(Located { span, value }),
+            Err(why) => {
+                problems.add(span, format!("`{key}`: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Every key and value: for a table whose keys its author chooses.
+    pub fn entries(&self) -> impl Iterator<Item = (Located<&'a str>, &'a Spanned<DeValue<'i>>)> {
         self.table
             .iter()
             .map(|(key, value)| (Located { span: key.span(), value: key.get_ref().as_ref() }, value))
     }
 
     /// Reports that `key` must be there.
-    pub(super) fn missing(&self, key: &str, problems: &mut Problems) {
+    pub fn missing(&self, key: &str, problems: &mut Problems) {
         problems.add(self.span(), format!("{} has no `{key}`", self.what));
     }
 
     /// Reports every key that was never asked for.
-    pub(super) fn finish(self, problems: &mut Problems) {
+    pub fn finish(self, problems: &mut Problems) {
         for (key, _) in self.table.iter() {
             let name = key.get_ref().as_ref();
             if !self.known.contains(name) {
@@ -124,7 +146,8 @@ impl<'a, 'i> Fields<'a, 'i> {
     }
 }
 
-pub(super) fn wrong_type<T>(
+/// Reports a value of another type than `key` has; gives nothing.
+pub fn wrong_type<T>(
     problems: &mut Problems,
     span: Range<usize>,
     key: &str,
@@ -135,13 +158,14 @@ pub(super) fn wrong_type<T>(
     None
 }
 
-pub(super) fn integer(value: &DeValue<'_>) -> Option<i64> {
+/// A TOML integer of any radix; `None` beyond 64 bits.
+pub fn integer(value: &DeValue<'_>) -> Option<i64> {
     let number = value.as_integer()?;
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
 /// `did you mean ...?`, where a known word is near enough.
-pub(super) fn did_you_mean<'w>(given: &str, known: impl IntoIterator<Item = &'w str>) -> Option<String> {
+pub fn did_you_mean<'w>(given: &str, known: impl IntoIterator<Item = &'w str>) -> Option<String> {
     if given.len() > 64 {
         return None;
     }
@@ -151,4 +175,40 @@ pub(super) fn did_you_mean<'w>(given: &str, known: impl IntoIterator<Item = &'w 
         .filter(|(distance, word)| *distance <= 1 + word.len() / 4)
         .min()
         .map(|(_, word)| format!("did you mean `{word}`?"))
+}
+
+/// `500ms`, `30s`, `5m`, `2h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let milliseconds: Option<u64> = match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let (Ok(number), Some(unit)) = (number.parse::<u64>(), milliseconds) else {
+        return Err("a span of time is written like \"500ms\", \"30s\", \"5m\" or \"2h\"".into());
+    };
+    let span = Duration::from_millis(number.saturating_mul(unit));
+    if span.is_zero() || span > LONGEST {
+        return Err("a span of time lies between 1ms and 168h".into());
+    }
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_have_one_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "m", "5 m", "-5s", "0s", "1.5s", "5d", "99999999999999999999s", "169h", "5m30s"]
+        {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
 }

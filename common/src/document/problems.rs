@@ -1,4 +1,4 @@
-//! What is wrong with a plan, and where.
+//! What is wrong with a file that a person wrote, and where.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -6,7 +6,7 @@ use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
 
 /// Every problem that was found, in the order of the file. As text, one line each: `consign.toml:12:5: message`.
 #[derive(Clone, Debug)]
-pub struct PlanError {
+pub struct DocumentError {
     problems: Vec<Problem>,
 }
 
@@ -27,7 +27,8 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
-impl PlanError {
+impl DocumentError {
+    /// In the order of the file.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -46,7 +47,7 @@ impl PlanError {
     }
 }
 
-impl fmt::Display for PlanError {
+impl fmt::Display for DocumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
@@ -60,18 +61,19 @@ impl fmt::Display for PlanError {
     }
 }
 
-impl std::error::Error for PlanError {}
+impl std::error::Error for DocumentError {}
 
 /// Collects problems while a file is read, so that one mistake does not hide the next.
 #[derive(Debug)]
-pub(super) struct Problems {
+pub struct Problems {
     file: String,
     text: Arc<str>,
     found: Vec<Problem>,
 }
 
 impl Problems {
-    pub(super) fn new(file: &str, text: &str) -> Self {
+    /// `file` is its name, for messages.
+    pub fn new(file: &str, text: &str) -> Self {
         // A snippet goes to a terminal: no control character of the file may reach it. Each is one byte, as its
         // replacement, so that every span stays where it was.
         let shown: String = text
@@ -81,16 +83,13 @@ impl Problems {
         Self { file: file.to_owned(), text: shown.into(), found: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
+    /// Something is wrong there.
+    pub fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
         self.add_with_help(span, message, None);
     }
 
-    pub(super) fn add_with_help(
-        &mut self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    /// And what to do about it.
+    pub fn add_with_help(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before.get(line_start..).map_or(0, |line| line.chars().count());
@@ -105,12 +104,12 @@ impl Problems {
     }
 
     /// `value`, if nothing was wrong.
-    pub(super) fn finish<T>(mut self, value: Option<T>) -> Result<T, PlanError> {
+    pub fn finish<T>(mut self, value: Option<T>) -> Result<T, DocumentError> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
             _ => {
                 self.found.sort_by_key(|problem| (problem.line, problem.column));
-                Err(PlanError { problems: self.found })
+                Err(DocumentError { problems: self.found })
             }
         }
     }

@@ -1,0 +1,223 @@
+//! `rollout start`: an environment's settings, and what is otherwise this time.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use consign_common::{
+    digest::Sha256,
+    document::duration,
+    name::{App, Environment, StepName, Version},
+};
+use consign_proto::v1;
+
+use super::{
+    at::{At, parse_at},
+    commands::started,
+};
+use crate::{
+    cli::{
+        client::{Client, unary},
+        failure::{Exit, Failure, Result},
+        print::Printer,
+        text::artifact_name,
+    },
+    environments::{check_command, check_url},
+};
+
+/// Of a health check that does not say.
+const WITHIN: Duration = Duration::from_secs(60);
+const STATUS: u32 = 200;
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// As shop@1.4.0
+    #[arg(value_name = "APP@VERSION", value_parser = artifact_name)]
+    artifact: (App, Version),
+    /// The environment whose servers get it
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Environment,
+    /// Only these servers: web-1,web-2 or role=web,zone!=b
+    #[arg(long, value_name = "SELECTOR")]
+    only: Option<String>,
+    /// Begin then: 2026-03-01T04:00:00Z, 14:30 (today, your time) or +30m
+    #[arg(long, value_name = "TIME", value_parser = parse_at)]
+    at: Option<At>,
+    /// Leave this step out on every server; repeat it
+    #[arg(long = "skip-step", value_name = "NAME")]
+    skip_steps: Vec<StepName>,
+    /// Hold servers to what `rollout plan` said: one that would do otherwise refuses
+    #[arg(long, value_name = "DIGEST")]
+    plan: Option<Sha256>,
+    /// Why, for those who find it
+    #[arg(long)]
+    reason: Option<String>,
+    /// Also where it is what runs; publish it again first, for what is signed once is deployed once
+    #[arg(long)]
+    force: bool,
+    /// Stay and show what happens
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Instead of what the environment says")]
+struct SettingsArgs {
+    /// How many servers have it after this wave: a number or a percentage; repeat it. One alone is the size of each
+    #[arg(long = "wave", value_name = "1|25%")]
+    waves: Vec<String>,
+    /// These servers first, in a wave of their own
+    #[arg(long, value_name = "SELECTOR")]
+    canary: Option<String>,
+    /// No servers first
+    #[arg(long, conflicts_with = "canary")]
+    no_canary: bool,
+    /// Between a wave and the next: 90s, 5m, 1h, or 0
+    #[arg(long, value_name = "SPAN", value_parser = span_or_zero)]
+    bake: Option<u64>,
+    /// Servers that may fail over the whole rollout; one more stops it
+    #[arg(long, value_name = "N")]
+    failures: Option<u32>,
+    /// And of those that share a value of this label, N
+    #[arg(long, value_name = "LABEL=N", value_parser = group)]
+    group: Option<(String, u32)>,
+    /// Servers that must be up at any time: a number or a percentage
+    #[arg(long, value_name = "N|PERCENT")]
+    min_healthy: Option<String>,
+    /// What becomes of servers that are not connected: fail, owe, or wait=10m
+    #[arg(long, value_name = "POLICY", value_parser = offline)]
+    offline: Option<(String, u64)>,
+    /// Ask this address about every wave before the next: http://...
+    #[arg(long, value_name = "URL", conflicts_with = "health_command", value_parser = url)]
+    health_http: Option<String>,
+    /// Its status when the wave is good [default: 200]
+    #[arg(long, value_name = "STATUS", requires = "health_http", value_parser = clap::value_parser!(u32).range(100..600))]
+    health_status: Option<u32>,
+    /// Ask this program, which root installed on the coordinator
+    #[arg(long, value_name = "NAME", value_parser = command)]
+    health_command: Option<String>,
+    /// How long it may take to be good [default: 1m]
+    #[arg(long, value_name = "SPAN", value_parser = milliseconds)]
+    health_within: Option<u64>,
+    /// Ask nobody
+    #[arg(long, conflicts_with_all = ["health_http", "health_command", "health_within"])]
+    no_health: bool,
+    /// Servers return by themselves unless confirmed in this time; only shorter than the plan's
+    #[arg(long, value_name = "SPAN", value_parser = milliseconds)]
+    confirm: Option<u64>,
+    /// When it stops: leave servers for you to look at, or bring them back
+    #[arg(long, value_enum)]
+    on_stop: Option<OnStop>,
+    /// While another rollout of the app runs there
+    #[arg(long, value_enum)]
+    queue: Option<WhileBusy>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnStop {
+    Pause,
+    Rollback,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WhileBusy {
+    /// Wait for it
+    Queue,
+    /// Wait for it, instead of those that wait already
+    Supersede,
+    /// Do not start
+    Refuse,
+}
+
+pub(super) async fn start(args: StartArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+    let (app, version) = args.artifact;
+    let now = jiff::ZonedDateTime::now();
+    let not_before_ms = args.at.map(|at| at.resolve(&now)).transpose().map_err(Failure::usage)?;
+    let request = v1::StartRolloutRequest {
+        app: app.into(),
+        version: version.into(),
+        environment: args.environment.into(),
+        settings: Some(args.settings.into_wire()?),
+        selector: args.only.unwrap_or_default(),
+        force: args.force,
+        not_before_ms: not_before_ms.map_or(0, |at| at.0),
+        skip_steps: args.skip_steps.into_iter().map(String::from).collect(),
+        reason: args.reason.unwrap_or_default(),
+        plan: args.plan.map(String::from).unwrap_or_default(),
+    };
+    let answer =
+        client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
+    started(answer.into_inner().into(), args.follow, client, printer).await
+}
+
+impl SettingsArgs {
+    fn into_wire(self) -> Result<v1::Settings> {
+        let within_ms =
+            self.health_within.unwrap_or_else(|| u64::try_from(WITHIN.as_millis()).unwrap_or(u64::MAX));
+        let health = match (self.health_http, self.health_command) {
+            (Some(url), _) => {
+                let status = self.health_status.unwrap_or(STATUS);
+                Some(v1::HealthCheck { url, status, command: String::new(), within_ms })
+            }
+            (None, Some(command)) => {
+                Some(v1::HealthCheck { command, within_ms, ..v1::HealthCheck::default() })
+            }
+            (None, None) if self.no_health => Some(v1::HealthCheck::default()),
+            (None, None) if self.health_within.is_some() => {
+                return Err(Failure::usage("--health-within goes with --health-http or --health-command"));
+            }
+            (None, None) => None,
+        };
+        let (offline, wait_ms) = match self.offline {
+            Some((policy, wait_ms)) => (Some(policy), wait_ms),
+            None => (None, 0),
+        };
+        let word =
+            |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        Ok(v1::Settings {
+            waves: self.waves,
+            canary: if self.no_canary { Some(String::new()) } else { self.canary },
+            bake_ms: self.bake,
+            failures: self.failures,
+            group: self.group.map(|(label, failures)| v1::GroupBudget { label, failures }),
+            min_healthy: self.min_healthy,
+            offline,
+            wait_ms,
+            health,
+            confirm_ms: self.confirm,
+            on_stop: word(self.on_stop.and_then(|on_stop| on_stop.to_possible_value())),
+            queue: word(self.queue.and_then(|queue| queue.to_possible_value())),
+        })
+    }
+}
+
+fn milliseconds(text: &str) -> Result<u64, String> {
+    duration(text).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn span_or_zero(text: &str) -> Result<u64, String> {
+    if matches!(text, "0" | "0s") { Ok(0) } else { milliseconds(text) }
+}
+
+fn group(text: &str) -> Result<(String, u32), String> {
+    const RULE: &str = "a group is a label and a number of servers, as zone=1";
+    let (label, failures) = text.split_once('=').filter(|(label, _)| !label.is_empty()).ok_or(RULE)?;
+    Ok((label.to_owned(), failures.parse().map_err(|_| RULE)?))
+}
+
+fn offline(text: &str) -> Result<(String, u64), String> {
+    match text.split_once('=') {
+        None if matches!(text, "fail" | "owe") => Ok((text.to_owned(), 0)),
+        Some(("wait", span)) => Ok(("wait".to_owned(), milliseconds(span)?)),
+        None | Some(_) => Err("it is fail, owe, or wait with a span of time, as wait=10m".to_owned()),
+    }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    check_url(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn command(text: &str) -> Result<String, String> {
+    check_command(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
