@@ -2,7 +2,7 @@
 //! here is in the outbox.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -100,6 +100,8 @@ pub struct Sessions {
 #[derive(Debug, Default)]
 struct Table {
     by_server: HashMap<ServerName, Entry>,
+    /// Who has come since this process began.
+    came: HashSet<ServerName>,
     next: u64,
 }
 
@@ -193,6 +195,11 @@ impl Sessions {
         self.table().by_server.contains_key(server)
     }
 
+    /// Whether it has been connected since this process began.
+    pub fn has_been_online(&self, server: &ServerName) -> bool {
+        self.table().came.contains(server)
+    }
+
     pub fn online(&self) -> usize {
         self.table().by_server.len()
     }
@@ -282,7 +289,16 @@ impl Table {
         self.next += 1;
         let number = self.next;
         let (answered, _) = watch::channel(0);
-        let entry = Entry { number, claim, queue: sender, asked: None, answered, questions: HashMap::new(), _open: keep };
+        let entry = Entry {
+            number,
+            claim,
+            queue: sender,
+            asked: None,
+            answered,
+            questions: HashMap::new(),
+            _open: keep,
+        };
+        self.came.insert(server.clone());
         drop(self.by_server.insert(server.clone(), entry));
         Session { server: server.clone(), number, queue, closed }
     }

@@ -157,7 +157,9 @@ fn abort(rollout: &mut Rollout, because: &str, commands: &mut Vec<Command>) -> R
     match rollout.phase {
         Phase::Queued { .. } | Phase::Running { .. } | Phase::Stopping { .. } => {}
         Phase::Ended { .. } if converges => {}
-        Phase::Aborting { .. } | Phase::Ended { .. } => {
+        // Asked twice, by two people perhaps: it is under way.
+        Phase::Aborting { .. } => return Ok(()),
+        Phase::Ended { .. } => {
             return Err(illegal(rollout, &Verb::Abort, "queued, running, paused or stopping"));
         }
     }

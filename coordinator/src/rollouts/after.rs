@@ -68,7 +68,10 @@ impl Controller {
             for (rollout, server) in std::mem::take(&mut after.find) {
                 match self.look_for(&rollout, &server).await? {
                     Some(news) => found.push((rollout, Event::Server { server, news })),
-                    None => self.expect_back(rollout, server, self.patience.turn),
+                    None => {
+                        let patience = self.patience_with(&server).await?;
+                        self.expect_back(rollout, server, patience);
+                    }
                 }
             }
             if found.is_empty() {
@@ -110,6 +113,20 @@ impl Controller {
             return Ok(Some(News::ClockSkew { message }));
         }
         Ok(Some(News::Ready))
+    }
+
+    /// How long a server is waited for whose turn has come.
+    async fn patience_with(&self, server: &ServerName) -> Result<Duration, ControllerError> {
+        if self.sessions.has_been_online(server) {
+            return Ok(self.patience.turn);
+        }
+        let came_before = match self.registry.get(server).await {
+            Ok(known) => known.last_seen.is_some(),
+            Err(RegistryError::Unknown { .. }) => false,
+            Err(error @ RegistryError::Store(_)) => return Err(error.into()),
+        };
+        let rest = self.patience.restart.saturating_sub(self.began.elapsed());
+        Ok(if came_before { self.patience.turn.max(rest) } else { self.patience.turn })
     }
 
     /// Gives an absent server this long.

@@ -14,7 +14,7 @@ use consign_common::{
     name::{Id, ServerName},
     time::{Clock, UnixMs},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     after::After,
@@ -35,13 +35,20 @@ use crate::{
 pub struct Patience {
     /// For a server whose turn has come.
     pub turn: Duration,
+    /// The same after this process began, for a server that has not come back to it yet: longer than agents wait between
+    /// two tries, so that nobody is taken for absent because we were.
+    pub restart: Duration,
     /// For a server that was told to cancel, before it is `unknown`: longer than an agent's restart.
     pub cancel: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { turn: Duration::from_secs(10), cancel: Duration::from_secs(60) }
+        Self {
+            turn: Duration::from_secs(10),
+            restart: Duration::from_secs(45),
+            cancel: Duration::from_secs(60),
+        }
     }
 }
 
@@ -71,6 +78,7 @@ pub struct Controller {
     pub(super) feed: Feed,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) patience: Patience,
+    pub(super) began: Instant,
     pub(super) health_programs: PathBuf,
     /// A rollout may want to be woken at another time.
     pub(super) alarm: Notify,
@@ -161,6 +169,7 @@ impl Controller {
             feed,
             clock,
             patience,
+            began: Instant::now(),
             health_programs,
             alarm: Notify::new(),
         })

@@ -27,6 +27,8 @@ use crate::cli::{
     text::short,
 };
 
+/// For the word after Ctrl-C.
+const PARTING: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -57,7 +59,7 @@ impl Screen {
 pub(crate) async fn follow(client: &Client, rollout: &str, printer: &Printer) -> Result<Exit> {
     let mut rollout = rollout.to_owned();
     let mut stopped = None;
-    tokio::spawn(end_at_the_second_interrupt());
+    tokio::spawn(end_soon_after_an_interrupt());
     loop {
         let mut follower = Follower {
             view: View::default(),
@@ -104,13 +106,12 @@ pub(super) fn after_way_back(stopped: Exit, back: Exit) -> Exit {
     }
 }
 
-/// A pipe that nobody reads holds up the task that writes to it, and with it the first Ctrl-C.
-async fn end_at_the_second_interrupt() {
-    for _ in 0..2 {
-        if tokio::signal::ctrl_c().await.is_err() {
-            return;
-        }
+/// A pipe that nobody reads holds up the task that writes to it, and with it the parting word after Ctrl-C.
+async fn end_soon_after_an_interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        return;
     }
+    tokio::time::sleep(PARTING).await;
     #[expect(clippy::exit, reason = "nothing is half done here: the rollout is the coordinator's")]
     std::process::exit(i32::from(Exit::Interrupted.code()));
 }
@@ -154,10 +155,12 @@ impl Follower<'_> {
             Err(status) => return Ok(Some(status)),
         };
         let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = tokio::time::Instant::now();
         loop {
             tokio::select! {
+                // What has come is shown first: after a while in which nobody read, a line is not idle because we were.
+                biased;
                 message = stream.message() => {
                     heard = tokio::time::Instant::now();
                     match message {

@@ -34,8 +34,8 @@ fn abort_cancels_what_runs_lets_returns_finish_and_gives_up_on_the_absent() {
     let cancelled = End::Cancelled { because: "told to".into() };
     let (done, _) = run(rollout.clone(), [ended(1, cancelled), ended(2, returned())]);
     assert_eq!(verdict(&done), (Final::Aborted, "asked by ann"));
+    assert_eq!(pressed(rollout.clone(), Verb::Abort), (rollout, vec![]), "asked twice it is asked once");
     let legal = "it must be queued, running, paused or stopping";
-    assert_eq!(refused(&rollout, Verb::Abort), format!("cannot abort: the rollout is aborting; {legal}"));
     assert_eq!(refused(&done, Verb::Abort), format!("cannot abort: the rollout is aborted; {legal}"));
 }
 

@@ -92,7 +92,8 @@ impl Fixture {
     /// A coordinator over this state, as after a start.
     pub(super) async fn over(store: Arc<Store>, dir: tempfile::TempDir) -> Self {
         let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
-        let patience = Patience { turn: Duration::from_millis(50), cancel: Duration::from_millis(50) };
+        let moment = Duration::from_millis(50);
+        let patience = Patience { turn: moment, restart: moment * 4, cancel: moment };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let trust_roots = Arc::new(TrustRoots::load(Arc::clone(&store), Arc::clone(&clock)).await.unwrap());
         let repository = Arc::new(Repository::new(

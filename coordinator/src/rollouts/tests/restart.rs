@@ -48,3 +48,22 @@ async fn a_server_whose_turn_came_before_the_crash_is_looked_for_again() {
     fixture.until(&id, |shown| shown.row.is_ended()).await;
     assert_eq!(fixture.states(&id).await, ["offline"]);
 }
+
+#[tokio::test]
+async fn who_has_not_come_back_to_a_new_process_yet_is_waited_for_longer() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let two = fixture.connect("web-2").await;
+    fixture.start(&["1", "2"]).await.unwrap();
+    let first = one.order().await;
+    one.accept(&first).await;
+    drop((one, two));
+
+    // Agents that were refused for a while come back late.
+    let fixture = fixture.restarted().await;
+    let mut one = fixture.connect("web-1").await.knowing(&first, 1);
+    one.end(&first, succeeded()).await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    let mut two = fixture.connect("web-2").await;
+    assert_eq!(two.order().await.rollout, first.rollout);
+}

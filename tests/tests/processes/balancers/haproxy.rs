@@ -195,7 +195,7 @@ fn a_balancer_that_is_away_stops_a_deployment_before_anything_changes() {
     let ran = pool.roll_out("2.0.0");
     assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("does not answer to: show servers state shop"), "{}", ran.stdout);
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "not-reached"]);
     assert_eq!(SERVERS.map(|server| pool.version(server)), ["1.0.0", "1.0.0"]);
 }
 

@@ -194,7 +194,7 @@ fn a_change_that_nginx_refuses_leaves_everything_as_it_was() {
     assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stdout.contains("nginx -t fails before any change"), "{}", ran.stdout);
     assert!(ran.stdout.contains("unknown directive"), "{}", ran.stdout);
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "not-reached"]);
     unchanged("a mistake elsewhere");
     write_tree(&nginx.directory, &[("more/none.conf", "")]);
 

@@ -71,7 +71,7 @@ pub(super) fn upgrade_fail_and_roll_back(pool: &Pool, balancer: &dyn Balancer) {
     let tally = clients.stop_after("2.0.0", &SERVERS);
     told("version that is not healthy", &tally);
     assert_eq!(broken.code, 4, "{}{}", broken.stdout, broken.stderr);
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["returned", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["returned", "not-reached"]);
     assert_none_failed(&tally);
     assert_eq!(tally.answered.keys().collect::<Vec<_>>(), ["shop 2.0.0 web-1", "shop 2.0.0 web-2"]);
     assert_eq!(balancer.in_rotation(), SERVERS);
@@ -107,7 +107,7 @@ pub(super) fn drain_that_does_not_end(pool: &Pool, balancer: &dyn Balancer) {
         "{}",
         overdue.stdout
     );
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "not-reached"]);
     assert_eq!(SERVERS.map(|server| pool.version(server)), ["1.0.0", "1.0.0"]);
     assert_eq!(balancer.in_rotation(), SERVERS, "the version before is healthy and serves again");
     pool.release();

@@ -132,7 +132,7 @@ fn one_server_after_the_other_leaves_its_groups_and_comes_back_healthy() {
     pool.publish("3.0.0", &adapted, &[("BROKEN", "yes")]);
     let broken = pool.roll_out("3.0.0");
     assert_eq!(broken.code, 4, "{}{}", broken.stdout, broken.stderr);
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["returned", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["returned", "not-reached"]);
     assert_eq!(SERVERS.map(|server| pool.version(server)), ["2.0.0", "2.0.0"]);
     assert_eq!(cloud.calls(), one_after_the_other[0]);
     assert_eq!(
@@ -151,7 +151,7 @@ fn one_server_after_the_other_leaves_its_groups_and_comes_back_healthy() {
         "{}",
         denied.stdout
     );
-    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "skipped"]);
+    assert_eq!(SERVERS.map(|server| pool.state(server)), ["failed", "not-reached"]);
     assert_eq!(
         SERVERS.map(|server| cloud.health(server)),
         ["healthy", "healthy"].map(|state| Some(state.into()))
