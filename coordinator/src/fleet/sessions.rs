@@ -282,7 +282,15 @@ impl Table {
         self.next += 1;
         let number = self.next;
         let (answered, _) = watch::channel(0);
-        let entry = Entry { number, claim, queue: sender, asked: None, answered, questions: HashMap::new(), _open: keep };
+        let entry = Entry {
+            number,
+            claim,
+            queue: sender,
+            asked: None,
+            answered,
+            questions: HashMap::new(),
+            _open: keep,
+        };
         drop(self.by_server.insert(server.clone(), entry));
         Session { server: server.clone(), number, queue, closed }
     }

@@ -20,7 +20,8 @@ use tonic::{Status, Streaming};
 use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
     fleet::{
-        AppReport, Claim, Decision, Foreseeing, Greeting, JournalMark, Lost, Prospect, Report, Session, ToAgent,
+        AppReport, Claim, Decision, Foreseeing, Greeting, JournalMark, Lost, Prospect, Report, Session,
+        ToAgent,
     },
     rollouts::{ControllerError, Heard, NotTaken, Reported},
     trust_roots::MESSAGE_BUDGET,

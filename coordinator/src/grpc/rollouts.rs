@@ -17,8 +17,7 @@ use super::{
     Answers, Caller, Role, Rollouts,
     answer::{invalid, reason, refused},
     rollout_view::{self, deployment, rollout},
-    settings,
-    view,
+    settings, view,
 };
 use crate::{
     environments::{self, Health, Settings},
