@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use common::{
     World,
-    fleet::{PLAN, Server, publish, start, until},
+    agent::publish_plan,
+    fleet::{PLAN, Server, start, until},
 };
 use consign_common::{
     deployment::{DeploymentOutcome, Event},
@@ -83,7 +84,7 @@ async fn a_rollout_goes_about_it_as_its_environment_says_but_for_what_it_says_it
     let world = World::new().await;
     let mut one = Server::new(&world, "web-1", &[]).await;
     let mut two = Server::new(&world, "web-2", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let mut admin = world.admin().await;
     admin.apply_environments(apply(FILE)).await.unwrap();
     let mut asked = start("1.0", &[]);
@@ -153,8 +154,8 @@ async fn what_cannot_be_meant_is_refused_before_any_server_hears_of_it() {
     let _one = Server::new(&world, "web-1", &zones).await;
     let _two = Server::new(&world, "web-2", &zones).await;
     let _three = Server::new(&world, "web-3", &zones).await;
-    publish(&world, "1.0", PLAN).await;
-    publish(&world, "2.0", "app = \"shop\"\n[[step]]\nname = \"activate\"\nactivate = true\n").await;
+    publish_plan(&world, "1.0", PLAN).await;
+    publish_plan(&world, "2.0", "app = \"shop\"\n[[step]]\nname = \"activate\"\nactivate = true\n").await;
     let mut admin = world.admin().await;
     type Change = fn(&mut v1::StartRolloutRequest);
     fn settings(request: &mut v1::StartRolloutRequest) -> &mut v1::Settings {
@@ -216,8 +217,8 @@ async fn what_cannot_be_meant_is_refused_before_any_server_hears_of_it() {
 async fn a_rollout_begins_at_its_time_and_queues_as_it_is_told() {
     let world = World::new().await;
     let mut one = Server::new(&world, "web-1", &[]).await;
-    publish(&world, "1.0", PLAN).await;
-    publish(&world, "1.1", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.1", PLAN).await;
     let mut admin = world.admin().await;
     let at = SystemClock.now().plus(Duration::from_secs(3600)).0;
     let later = v1::StartRolloutRequest { not_before_ms: at, ..start("1.0", &[]) };

@@ -6,7 +6,8 @@ mod common;
 
 use common::{
     World,
-    fleet::{PLAN, Server, publish, start},
+    agent::publish_plan,
+    fleet::{PLAN, Server, start},
 };
 use consign_common::trust::{Foreseen, OrderKind};
 use consign_proto::v1;
@@ -38,8 +39,8 @@ async fn servers_are_asked_and_held_to_what_they_said() {
     let mut two = Server::new(&world, "web-2", &[]).await;
     let mut three = Server::new(&world, "web-3", &[]).await;
     world.enrol("web-4", "agent").await;
-    let (digest, _) = publish(&world, "1.0", PLAN).await;
-    let (other, _) = publish(&world, "1.1", PLAN).await;
+    let (digest, _) = publish_plan(&world, "1.0", PLAN).await;
+    let (other, _) = publish_plan(&world, "1.1", PLAN).await;
     let mut admin = world.admin().await;
 
     assert_eq!(one.fetch_manifest(digest).await.unwrap_err().code(), Code::NotFound, "not asked yet");
@@ -109,7 +110,7 @@ async fn servers_are_asked_and_held_to_what_they_said() {
 async fn the_same_answers_have_the_same_digest_and_a_lost_server_has_none() {
     let world = World::new().await;
     let mut one = Server::new(&world, "web-1", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let mut digests = Vec::new();
     for decision in ["run", "run", "skip"] {
         let asking = tokio::spawn({

@@ -7,7 +7,8 @@ mod common;
 
 use common::{
     World,
-    fleet::{PLAN, Server, publish, start, until},
+    agent::publish_plan,
+    fleet::{PLAN, Server, start, until},
 };
 use consign_common::{
     deployment::{Attempt, DeploymentOutcome, Event},
@@ -80,7 +81,7 @@ async fn a_rollout_is_paused_resumed_and_its_failed_server_retried() {
     let world = World::new().await;
     let mut one = Server::new(&world, "web-1", &[]).await;
     let mut two = Server::new(&world, "web-2", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let mut admin = world.admin().await;
     let begun = v1::StartRolloutRequest { reason: "spring sale".into(), ..start("1.0", &["1", "100%"]) };
     let id = admin.start_rollout(begun).await.unwrap().into_inner().id;
@@ -154,7 +155,7 @@ async fn servers_and_steps_are_left_out() {
     let mut one = Server::new(&world, "web-1", &[]).await;
     let mut two = Server::new(&world, "web-2", &[]).await;
     let _three = Server::new(&world, "web-3", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let mut admin = world.admin().await;
     let id = admin.start_rollout(start("1.0", &["1"])).await.unwrap().into_inner().id;
     let order = one.order().await;
@@ -186,7 +187,7 @@ async fn servers_and_steps_are_left_out() {
 async fn an_unknown_outcome_is_decided_by_a_person() {
     let world = World::new().await;
     let mut one = Server::new(&world, "web-1", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let mut admin = world.admin().await;
     let id = admin.start_rollout(start("1.0", &[])).await.unwrap().into_inner().id;
     let order = one.order().await;
@@ -222,7 +223,7 @@ async fn an_unknown_outcome_is_decided_by_a_person() {
 async fn of_opposite_verbs_at_once_each_is_legal_in_its_turn_or_refused() {
     let world = World::new().await;
     let mut server = Server::new(&world, "web-1", &[]).await;
-    publish(&world, "1.0", PLAN).await;
+    publish_plan(&world, "1.0", PLAN).await;
     let (mut ada, mut other) = (world.admin().await, world.local().await);
     for round in 0..8 {
         let id = ada.start_rollout(start("1.0", &[])).await.unwrap().into_inner().id;

@@ -336,6 +336,14 @@ queue = "supersede"
     }
 
     #[test]
+    fn the_example_that_explains_every_setting_is_one() {
+        let text = include_str!("../../../deploy/examples/environments.toml");
+        let all = parse(text, "environments.toml").unwrap();
+        let set = all[&name("production")].texts().iter().filter(|(_, value)| !value.is_empty()).count();
+        assert_eq!(set, all[&name("production")].texts().len(), "every setting");
+    }
+
+    #[test]
     fn every_mistake_has_its_place() {
         let text = r#"
 titel = 1

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use consign_common::{json, name::Environment, time::UnixMs};
-use sqlx::{Row as _, Sqlite, SqliteExecutor, Transaction, sqlite::SqliteRow};
+use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{Change, Settings, changes};
 use crate::store::{
-    StoreError,
+    StoreError, Write,
     column::{from_u64, parse, to_u64},
 };
 
@@ -51,7 +51,7 @@ pub async fn find<'e>(db: impl SqliteExecutor<'e>, name: &Environment) -> Result
 
 /// All of them or none. What is not among them stays as it is. Gives what is different now.
 pub async fn apply(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Write,
     all: &BTreeMap<Environment, Settings>,
     by: &str,
     now: UnixMs,
@@ -85,11 +85,7 @@ fn line(change: &Change) -> String {
     format!("{}: {} instead of {}", change.setting, or_none(&change.after), or_none(&change.before))
 }
 
-pub async fn note(
-    write: &mut Transaction<'static, Sqlite>,
-    environment: &Environment,
-    noted: &Noted,
-) -> Result<(), StoreError> {
+pub async fn note(write: &mut Write, environment: &Environment, noted: &Noted) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO environment_history (environment, at_ms, who, what, because) VALUES (?, ?, ?, ?, ?)",
     )

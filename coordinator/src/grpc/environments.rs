@@ -54,7 +54,7 @@ impl EnvironmentService {
         if request.dry_run {
             drop(write);
         } else {
-            write.commit().await.map_err(crate::store::StoreError::from)?;
+            write.commit().await?;
             tracing::info!(by, environments = all.len(), changes = changes.len(), "environments applied");
         }
         let changes = changes

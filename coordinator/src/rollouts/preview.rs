@@ -212,7 +212,7 @@ fn determined(
 }
 
 /// SHA-256 over lines of artifact, configuration (none so far), server, step and decision; servers by name, steps in
-/// their order. docs/formats.md has it, so that others can compute it.
+/// their order. docs/cli.md has it, so that others can compute it.
 fn digest(artifact: Sha256, servers: &BTreeMap<ServerName, Foretold>) -> Option<Sha256> {
     let mut text = format!("consign-plan-v1\nartifact {artifact}\nconfig none\n");
     let header = text.len();

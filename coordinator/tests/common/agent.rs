@@ -29,12 +29,17 @@ activate = true
 
 /// Publishes a version of `shop` that only activates: its digest and pack.
 pub async fn publish(world: &World, version: &str) -> (Sha256, Vec<u8>) {
+    publish_plan(world, version, PLAN).await
+}
+
+/// Publishes a version of `shop` with this plan: its digest and pack.
+pub async fn publish_plan(world: &World, version: &str, plan: &str) -> (Sha256, Vec<u8>) {
     let manifest = Manifest {
         format: MANIFEST_FORMAT.into(),
         app: "shop".parse().unwrap(),
         version: version.parse().unwrap(),
         platform: None,
-        plan: PLAN.into(),
+        plan: plan.into(),
         entries: Vec::new(),
     };
     let mut pack = Vec::new();

@@ -12,6 +12,7 @@ mod kill;
 mod kill_loops;
 mod latency;
 mod patient;
+mod plans;
 mod random;
 mod restored;
 mod rollouts;

@@ -10,6 +10,7 @@ use super::{
     live::{self, Size},
     plain,
     result::result_servers,
+    run::after_way_back,
     view::{Event, View},
 };
 use crate::cli::failure::Exit;
@@ -204,4 +205,31 @@ fn a_script_gets_each_record_and_each_state() {
         "{outputs:?}"
     );
     assert!(lines.last().unwrap().contains(r#""exit_code":3"#));
+}
+
+#[test]
+fn a_rollout_that_rolled_itself_back_ends_as_the_way_back_did() {
+    assert_eq!(after_way_back(Exit::Stopped, Exit::Done), Exit::Returned);
+    assert_eq!(after_way_back(Exit::Partial, Exit::Done), Exit::Returned);
+    assert_eq!(after_way_back(Exit::Refused, Exit::Done), Exit::Refused, "a gate's word is told first");
+    assert_eq!(after_way_back(Exit::Stopped, Exit::Stopped), Exit::Stopped);
+    assert_eq!(after_way_back(Exit::Stopped, Exit::Partial), Exit::Partial);
+}
+
+#[test]
+fn time_that_passes_is_shown_without_news() {
+    let mut view = View::default();
+    let Kind::Rollout(wire) = rollout("running", None) else { panic!("not a rollout") };
+    let baking = Rollout {
+        stage: "baking".into(),
+        wave: 1,
+        last_wave: 3,
+        deadline_ms: T0 + 300_000,
+        because: "waiting for wave 2 of 3: bake 5m00s left".into(),
+        ..wire
+    };
+    view.apply(event(1, 0, Kind::Rollout(baking)), |_| {});
+    let because = |after_ms| view.current(UnixMs(T0 + after_ms)).because;
+    assert_eq!(because(0), "waiting for wave 2 of 3: bake 5 min 0 s left");
+    assert_eq!(because(290_000), "waiting for wave 2 of 3: bake 10 s left");
 }

@@ -221,3 +221,60 @@ fn url(text: &str) -> Result<String, String> {
 fn command(text: &str) -> Result<String, String> {
     check_command(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Only {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    }
+
+    fn wire(line: &str) -> Result<v1::Settings> {
+        let arguments = std::iter::once("start").chain(line.split_whitespace());
+        Only::try_parse_from(arguments).unwrap().settings.into_wire()
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_environments() {
+        assert_eq!(wire("").unwrap(), v1::Settings::default());
+    }
+
+    #[test]
+    fn what_is_said_is_sent() {
+        let line = "--wave 1 --wave 100% --canary role=canary --bake 90s --failures 1 --group zone=0
+                    --min-healthy 75% --offline wait=10m --health-command shop-errors --health-within 2m
+                    --confirm 30m --on-stop rollback --queue supersede";
+        let expected = v1::Settings {
+            waves: vec!["1".into(), "100%".into()],
+            canary: Some("role=canary".into()),
+            bake_ms: Some(90_000),
+            failures: Some(1),
+            group: Some(v1::GroupBudget { label: "zone".into(), failures: 0 }),
+            min_healthy: Some("75%".into()),
+            offline: Some("wait".into()),
+            wait_ms: 600_000,
+            health: Some(v1::HealthCheck {
+                command: "shop-errors".into(),
+                within_ms: 120_000,
+                ..v1::HealthCheck::default()
+            }),
+            confirm_ms: Some(1_800_000),
+            on_stop: Some("rollback".into()),
+            queue: Some("supersede".into()),
+        };
+        assert_eq!(wire(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_the_environment_has_can_be_taken_away() {
+        let without = wire("--bake 0 --min-healthy 0 --no-canary --no-health").unwrap();
+        assert_eq!((without.bake_ms, without.canary.as_deref()), (Some(0), Some("")));
+        assert_eq!(without.health, Some(v1::HealthCheck::default()));
+        assert!(wire("--health-within 5s").is_err(), "of no check");
+    }
+}

@@ -12,7 +12,7 @@ use crate::cli::{
     follow::{columns, result_line},
     output::{Bar, Timeline},
     print::Printer,
-    text::span,
+    text::{precise, span},
 };
 
 /// Characters of a server's name, and of a state.
@@ -83,8 +83,15 @@ fn draw(timeline: &Timeline, width: usize, paint: Paint) -> String {
         });
     }
     let took = span(Duration::from_millis(to - from));
-    let column = span(Duration::from_millis((to - from).div_ceil(columns as u64)));
-    text.push_str(&format!("\n{} to {} ({took}; a column is {column})\n", UnixMs(from), UnixMs(to)));
+    let column = match (to - from).div_ceil(columns as u64) {
+        column @ 0..1000 => format!("{column} ms"),
+        column => span(Duration::from_millis(column)),
+    };
+    text.push_str(&format!(
+        "\n{} to {} ({took})\na column is {column}\n",
+        precise(UnixMs(from)),
+        precise(UnixMs(to))
+    ));
     text.push_str(&legend(&letters, width));
     text
 }
