@@ -26,7 +26,7 @@ mod follow;
 mod follower;
 mod judge;
 mod left;
-mod orders;
+pub mod orders;
 mod output;
 mod read_logs;
 mod retention;
@@ -34,11 +34,11 @@ pub mod rows;
 mod show;
 mod start;
 pub mod store;
-mod succession;
+pub mod succession;
 #[cfg(test)]
 mod tests;
 mod verbs;
-mod view;
+pub mod view;
 
 pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
