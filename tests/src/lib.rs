@@ -4,4 +4,5 @@
 
 pub mod hosts;
 pub mod scene;
+pub mod simulator;
 pub mod wait;

@@ -233,7 +233,7 @@ fn take(rollout: &mut Rollout, server: &ServerName, news: News, commands: &mut V
         ServerState::Ended { end: End::Unknown { step: Some(step), .. } } => {
             resumed(rollout, server, &step, news);
         }
-        ServerState::Ended { .. } => late(rollout, server, &news),
+        ServerState::Ended { .. } => late(rollout, server, &news, commands),
     }
 }
 
@@ -364,7 +364,7 @@ fn resumed(rollout: &mut Rollout, server: &ServerName, undecided: &StepName, new
 }
 
 /// A server that was given up, and is heard of again: its own word is the truth.
-fn late(rollout: &mut Rollout, server: &ServerName, news: &News) {
+fn late(rollout: &mut Rollout, server: &ServerName, news: &News, commands: &mut Vec<Command>) {
     let unknown = rollout
         .member(server)
         .is_some_and(|member| matches!(member.state.end(), Some(End::Unknown { step: None, .. })));
@@ -383,6 +383,11 @@ fn late(rollout: &mut Rollout, server: &ServerName, news: &News) {
             let step = Some(step.clone());
             set(rollout, server, ServerState::ended(End::Unknown { because: because.clone(), step }));
         }
+        // Nobody counts on it any more: what it waits for it would wait for in vain, and be busy until then.
+        News::Awaiting { .. } | News::Confirming => {
+            let because = "the rollout has given it up".to_owned();
+            commands.push(Command::Cancel { server: server.clone(), because });
+        }
         News::Ready
         | News::Absent
         | News::Disabled { .. }
@@ -390,10 +395,8 @@ fn late(rollout: &mut Rollout, server: &ServerName, news: &News) {
         | News::NothingToDo
         | News::Impossible(_)
         | News::Accepted
-        | News::Awaiting { .. }
         | News::Answered
         | News::Decided { .. }
-        | News::Confirming
         | News::Returning
         | News::Lost { .. } => {}
     }

@@ -91,7 +91,9 @@ fn under_way(rollout: &Rollout) -> String {
     });
     let absent = members(rollout, |state| matches!(state, ServerState::Due { .. }));
     let busy = members(rollout, |state| {
-        matches!(state, ServerState::Ordered | ServerState::Running | ServerState::Returning)
+        // One that was told about a `once` step goes on as soon as it hears of it.
+        let told = matches!(state, ServerState::Awaiting { told: Told::Ordered, .. });
+        told || matches!(state, ServerState::Ordered | ServerState::Running | ServerState::Returning)
     });
     let confirming = members(rollout, |state| matches!(state, ServerState::Confirming { .. }));
     let mut parts: Vec<String> = once.into_iter().collect();

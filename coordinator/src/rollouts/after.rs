@@ -5,12 +5,12 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use consign_common::{
     limits::CLOCK_SKEW_MS,
-    name::{Id, ServerName},
+    name::{Environment, Id, ServerName},
 };
 
 use super::{
     controller::{Controller, ControllerError},
-    drive::nothing_before,
+    orders::nothing_before,
     rows::OrderRow,
     store,
 };
@@ -26,6 +26,8 @@ pub(super) struct After {
     /// Waves whose health is to be asked for.
     pub(super) probe: Vec<(Id, u32)>,
     pub(super) send: Vec<OrderRow>,
+    /// A rollout of this environment has ended: servers that came while it ran may owe it.
+    pub(super) idle: Vec<Environment>,
     /// Servers that were told to cancel: if they are not there, they get a last chance.
     pub(super) cancelled: Vec<(Id, ServerName)>,
 }
@@ -75,10 +77,16 @@ impl Controller {
                 }
             }
             if found.is_empty() {
-                return Ok(());
+                break;
             }
+            let idle = std::mem::take(&mut after.idle);
             after = self.happened(found).await?;
+            after.idle.extend(idle);
         }
+        for environment in after.idle {
+            Box::pin(self.converge_all(&environment)).await?;
+        }
+        Ok(())
     }
 
     /// What can be said of a server whose turn has come; `None` if it is not connected.

@@ -14,7 +14,7 @@ use super::{
     after::After,
     controller::{Controller, ControllerError},
     orders::{self, fresh_id},
-    rows::{Changed, DeploymentRow, HistoryRow, OrderRow, OrderTag, RolloutRow},
+    rows::{Changed, DeploymentRow, HistoryRow, OrderRow, RolloutRow},
     store::{self, Write},
     view::{self, View},
 };
@@ -152,8 +152,11 @@ impl Controller {
                 state = row.state.as_str(), "rollout ended");
         }
         if ends || (before.is_under_way() && !row.state.is_under_way()) {
-            let next = self.next_to_begin(write, &row.app, &row.environment).await?;
-            happened.extend(next.map(|next| (next, Event::Begin)));
+            match self.next_to_begin(write, &row.app, &row.environment).await? {
+                Some(next) => happened.push_back((next, Event::Begin)),
+                // Servers that came while it ran were told nothing then.
+                None => after.idle.push(row.environment),
+            }
         }
         Ok(())
     }
@@ -201,10 +204,10 @@ impl Controller {
             store::save_deployment(write, &deployment).await?;
         }
         let Some(manifest) = deployment.digest else {
-            return Ok(Err(nothing_before(row)));
+            return Ok(Err(orders::nothing_before(row)));
         };
         let coordinator = self.coordinator.clone();
-        let order = orders::work(row, &deployment, manifest, coordinator, now)?;
+        let order = orders::work(row, &deployment, manifest, coordinator, fresh_id()?, now);
         store::add_order(write, &order, now).await?;
         Ok(Ok(order))
     }
@@ -221,7 +224,7 @@ impl Controller {
         let Some(deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
             return Ok(None);
         };
-        let order = orders::control(row, &deployment, order, self.coordinator.clone(), now)?;
+        let order = orders::control(row, &deployment, order, self.coordinator.clone(), fresh_id()?, now);
         store::add_order(write, &order, now).await?;
         Ok(Some(order))
     }
@@ -257,43 +260,9 @@ async fn answer(
     event: &AgentEvent,
     now: UnixMs,
 ) -> Result<(), ControllerError> {
-    const BEGUN: &[OrderTag] = &[OrderTag::Deploy, OrderTag::Return];
-    const ALL: &[OrderTag] = &[
-        OrderTag::Deploy,
-        OrderTag::Return,
-        OrderTag::Cancel,
-        OrderTag::Confirm,
-        OrderTag::Decide,
-        OrderTag::Once,
-    ];
-    let tags = match event {
-        AgentEvent::Ended { .. } => ALL,
-        AgentEvent::Cancelling { order, .. }
-        | AgentEvent::Answered { order, .. }
-        | AgentEvent::Decided { order, .. }
-        | AgentEvent::Confirmed { order } => {
-            store::answer_order(write, order, now).await?;
-            BEGUN
-        }
-        AgentEvent::Accepted { .. }
-        | AgentEvent::Staging { .. }
-        | AgentEvent::Staged { .. }
-        | AgentEvent::Skipped { .. }
-        | AgentEvent::Started { .. }
-        | AgentEvent::Spawned { .. }
-        | AgentEvent::Finished { .. }
-        | AgentEvent::Awaiting { .. }
-        | AgentEvent::Undecided { .. }
-        | AgentEvent::Confirming { .. }
-        | AgentEvent::Unconfirmed { .. }
-        | AgentEvent::Returning { .. } => BEGUN,
-    };
-    Ok(store::answer_orders(write, deployment, tags, now).await?)
-}
-
-pub(super) fn nothing_before(row: &RolloutRow) -> End {
-    End::Refused {
-        code: "nothing-to-return-to".to_owned(),
-        message: format!("there is no artifact of {} before {} on this server", row.app, row.version),
+    let (order, kinds) = orders::shown_by(event);
+    if let Some(order) = order {
+        store::answer_order(write, order, now).await?;
     }
+    Ok(store::answer_orders(write, deployment, kinds, now).await?)
 }

@@ -30,7 +30,7 @@ mod follow;
 mod follower;
 mod judge;
 mod left;
-mod orders;
+pub mod orders;
 mod output;
 mod preview;
 mod read_logs;
@@ -39,12 +39,12 @@ pub mod rows;
 mod show;
 mod start;
 pub mod store;
-mod succession;
+pub mod succession;
 #[cfg(test)]
 mod tests;
 mod timeline;
 mod verbs;
-mod view;
+pub mod view;
 
 pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};

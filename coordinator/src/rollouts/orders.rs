@@ -1,6 +1,8 @@
-//! The orders' documents, as agents get them.
+//! The orders' documents, as agents get them; and by which events agents show that they have them. Pure, but for the
+//! ids.
 
 use consign_common::{
+    deployment::Event,
     digest::Sha256,
     json,
     name::Id,
@@ -13,7 +15,7 @@ use super::{
     controller::ControllerError,
     rows::{Again, DeploymentRow, OrderRow, OrderTag, RolloutRow},
 };
-use crate::rollout::Kind;
+use crate::rollout::{End, Kind};
 
 const FORMAT: &str = "consign-order-v1";
 
@@ -25,13 +27,14 @@ pub(super) fn fresh_id() -> Result<Id, ControllerError> {
 }
 
 /// The order that begins a deployment: deploy or return.
-pub(super) fn work(
+pub fn work(
     row: &RolloutRow,
     deployment: &DeploymentRow,
     manifest: Sha256,
     coordinator: String,
+    id: Id,
     now: UnixMs,
-) -> Result<OrderRow, ControllerError> {
+) -> OrderRow {
     let skip = row.state.skips_on(&deployment.server);
     let (tag, order) = match row.state.kind {
         Kind::Deploy => {
@@ -43,17 +46,18 @@ pub(super) fn work(
         }
         Kind::Return => (OrderTag::Return, OrderKind::Return { manifest, reason: row.reason.clone(), skip }),
     };
-    compose(row, deployment, tag, Some(manifest), order, coordinator, now)
+    compose(row, deployment, tag, Some(manifest), order, coordinator, id, now)
 }
 
 /// An order about a deployment that has begun.
-pub(super) fn control(
+pub fn control(
     row: &RolloutRow,
     deployment: &DeploymentRow,
     order: OrderKind,
     coordinator: String,
+    id: Id,
     now: UnixMs,
-) -> Result<OrderRow, ControllerError> {
+) -> OrderRow {
     let tag = match &order {
         OrderKind::Confirm {} => OrderTag::Confirm,
         OrderKind::Decide { .. } => OrderTag::Decide,
@@ -63,9 +67,10 @@ pub(super) fn control(
         OrderKind::Deploy { .. } => OrderTag::Deploy,
         OrderKind::Return { .. } => OrderTag::Return,
     };
-    compose(row, deployment, tag, None, order, coordinator, now)
+    compose(row, deployment, tag, None, order, coordinator, id, now)
 }
 
+#[expect(clippy::too_many_arguments, reason = "every one is a field of the document")]
 fn compose(
     row: &RolloutRow,
     deployment: &DeploymentRow,
@@ -73,11 +78,12 @@ fn compose(
     manifest: Option<Sha256>,
     order: OrderKind,
     coordinator: String,
+    id: Id,
     now: UnixMs,
-) -> Result<OrderRow, ControllerError> {
+) -> OrderRow {
     let order = Order {
         format: FORMAT.to_owned(),
-        id: fresh_id()?,
+        id,
         coordinator,
         server: deployment.server.clone(),
         environment: row.environment.clone(),
@@ -89,12 +95,46 @@ fn compose(
         order,
     };
     let document = json::to_vec(&order);
-    Ok(OrderRow {
-        id: order.id,
-        deployment: order.deployment,
-        server: order.server,
-        kind,
-        manifest,
-        document,
-    })
+    OrderRow { id: order.id, deployment: order.deployment, server: order.server, kind, manifest, document }
+}
+
+/// What an agent shows to have by what it says: the order that the event is the effect of, and all of the deployment of
+/// these kinds.
+pub fn shown_by(event: &Event) -> (Option<&Id>, &'static [OrderTag]) {
+    const BEGUN: &[OrderTag] = &[OrderTag::Deploy, OrderTag::Return];
+    const ALL: &[OrderTag] = &[
+        OrderTag::Deploy,
+        OrderTag::Return,
+        OrderTag::Cancel,
+        OrderTag::Confirm,
+        OrderTag::Decide,
+        OrderTag::Once,
+    ];
+    match event {
+        Event::Ended { .. } => (None, ALL),
+        Event::Cancelling { order, .. }
+        | Event::Answered { order, .. }
+        | Event::Decided { order, .. }
+        | Event::Confirmed { order } => (Some(order), BEGUN),
+        Event::Accepted { .. }
+        | Event::Staging { .. }
+        | Event::Staged { .. }
+        | Event::Skipped { .. }
+        | Event::Started { .. }
+        | Event::Spawned { .. }
+        | Event::Finished { .. }
+        | Event::Awaiting { .. }
+        | Event::Undecided { .. }
+        | Event::Confirming { .. }
+        | Event::Unconfirmed { .. }
+        | Event::Returning { .. } => (None, BEGUN),
+    }
+}
+
+/// Why a server is not ordered to return.
+pub fn nothing_before(row: &RolloutRow) -> End {
+    End::Refused {
+        code: "nothing-to-return-to".to_owned(),
+        message: format!("there is no artifact of {} before {} on this server", row.app, row.version),
+    }
 }

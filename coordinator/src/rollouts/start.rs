@@ -282,11 +282,7 @@ impl Controller {
         write.commit().await?;
         tracing::info!(%app, %environment, by, "hold lifted");
         self.perform(after).await?;
-        for server in self.registry.list().await? {
-            if server.environment == *environment && self.sessions.is_online(&server.name) {
-                self.converge(&server.name).await?;
-            }
-        }
+        self.converge_all(environment).await?;
         Ok(hold)
     }
 }

@@ -31,28 +31,11 @@ impl Controller {
         environment: &Environment,
     ) -> Result<Option<Id>, ControllerError> {
         let rows = open_of(write, app, environment).await?;
-        let behind = store::behind(&mut **write, app, environment).await?.is_some();
-        if behind || rows.iter().any(is_active) {
+        if store::behind(&mut **write, app, environment).await?.is_some() {
             return Ok(None);
         }
         let hold = store::hold(&mut **write, app, environment).await?;
-        let now = self.clock.now();
-        let may_begin = |row: &&RolloutRow| match (&row.state.phase, row.state.kind) {
-            (Phase::Queued { .. }, Kind::Return) => true,
-            (Phase::Queued { not_before }, Kind::Deploy) => {
-                *not_before <= now && hold.as_ref().is_none_or(|hold| row.asked > hold.at)
-            }
-            (
-                Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. },
-                _,
-            ) => false,
-        };
-        let mut ready: Vec<&RolloutRow> = rows.iter().filter(may_begin).collect();
-        ready.sort_by_key(|row| match row.state.kind {
-            Kind::Return => 0,
-            Kind::Deploy => 1,
-        });
-        Ok(ready.first().map(|row| row.id.clone()))
+        Ok(next_of(&rows, hold.as_ref(), self.clock.now()).map(|row| row.id.clone()))
     }
 
     /// Brings back what a stopped rollout brought; gives the rollout that does, if there is anything to bring back.
@@ -129,6 +112,19 @@ impl Controller {
         })
     }
 
+    /// The servers of the environment that are connected, each as if it had just come.
+    pub(super) async fn converge_all(
+        self: &Arc<Self>,
+        environment: &Environment,
+    ) -> Result<(), ControllerError> {
+        for server in self.registry.list().await? {
+            if server.environment == *environment && self.sessions.is_online(&server.name) {
+                self.converge(&server.name).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A server connected: it gets what its environment runs, if it owes that, or is new there.
     pub(super) async fn converge(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
         let known = match self.registry.get(server).await {
@@ -190,8 +186,31 @@ pub(super) async fn add(write: &mut Write, row: &RolloutRow) -> Result<(), Contr
     Ok(())
 }
 
+/// Of these, the open rollouts of one app and environment, the one that begins now.
+pub fn next_of<'a>(rows: &'a [RolloutRow], hold: Option<&Hold>, now: UnixMs) -> Option<&'a RolloutRow> {
+    if rows.iter().any(is_active) {
+        return None;
+    }
+    let may_begin = |row: &&RolloutRow| match (&row.state.phase, row.state.kind) {
+        (Phase::Queued { .. }, Kind::Return) => true,
+        (Phase::Queued { not_before }, Kind::Deploy) => {
+            *not_before <= now && hold.is_none_or(|hold| row.asked > hold.at)
+        }
+        (
+            Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. },
+            _,
+        ) => false,
+    };
+    let mut ready: Vec<&RolloutRow> = rows.iter().filter(may_begin).collect();
+    ready.sort_by_key(|row| match row.state.kind {
+        Kind::Return => 0,
+        Kind::Deploy => 1,
+    });
+    ready.first().copied()
+}
+
 /// Whether the server is to get what this rollout, the newest of its app, brought.
-fn owes(
+pub fn owes(
     newest: &RolloutRow,
     server: &ServerName,
     labels: &std::collections::BTreeMap<String, String>,
@@ -217,7 +236,7 @@ pub(super) async fn open_of(
 }
 
 /// Whether it has the environment: it runs, or servers still converge to it.
-pub(super) fn is_active(row: &RolloutRow) -> bool {
+pub fn is_active(row: &RolloutRow) -> bool {
     match row.state.phase {
         Phase::Queued { .. } => false,
         Phase::Running { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } => true,

@@ -237,7 +237,7 @@ fn phase_of(kind: Kind) -> Phase {
 
 impl View {
     /// What the engine learns from an agent's event. Single steps matter only where they are `once`.
-    pub(super) fn news(&self, rollout: &Rollout, event: &Event) -> Vec<News> {
+    pub fn news(&self, rollout: &Rollout, event: &Event) -> Vec<News> {
         let step = |phase: Phase, index: u32| {
             let step = self.steps.iter().find(|step| step.phase == phase && step.index == index);
             step.map(|step| step.name.clone())
@@ -290,7 +290,8 @@ fn step_end(result: &StepOutcome) -> Option<StepEnd> {
     }
 }
 
-pub(super) fn end(result: &DeploymentOutcome) -> End {
+/// The engine's word for how a deployment ended.
+pub fn end(result: &DeploymentOutcome) -> End {
     match result {
         DeploymentOutcome::Succeeded { tolerated } => End::Succeeded { tolerated: tolerated.clone() },
         DeploymentOutcome::NoOp => End::NoOp,
