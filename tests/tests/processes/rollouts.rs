@@ -1,5 +1,9 @@
 //! Rollouts as an operator sees them: exit codes, waves, refusals by name.
 
+use std::time::Duration;
+
+use consign_tests::wait::until;
+
 use crate::scene::{ACTIVATE, Scene};
 
 #[test]
@@ -82,24 +86,90 @@ fn what_is_not_built_or_not_allowed_is_refused_by_name() {
     }
 }
 
+/// What one server runs for all is told of the others, and what waits to be confirmed is, once its wave is good.
 #[test]
-fn one_server_migrates_for_all_and_all_are_confirmed() {
-    let scene = Scene::start(&["web-1", "web-2"]);
-    let effects = scene.directory.path().join("effects");
-    let plan = format!(
-        "confirm = \"5m\"\n[[step]]\nname = \"migrate\"\nshell = \"echo migrated >> {}\"\nonce = true\n{ACTIVATE}",
-        effects.display()
-    );
-    scene.publish("1.0.0", &plan, &[]);
-    let ran = scene.roll_out("1.0.0");
+fn a_once_step_runs_on_one_server_and_a_good_wave_is_confirmed() {
+    let scene = Scene::start(&["web-1", "web-2", "web-3"]);
+    let migrate =
+        "[[step]]\nname = \"migrate\"\nshell = \"echo $CONSIGN_SERVER >> ../../effects\"\nonce = true\n";
+    scene.publish("1.0.0", &format!("confirm = \"5m\"\n{migrate}{ACTIVATE}"), &[]);
+    let start =
+        ["rollout", "start", "app@1.0.0", "--env", "staging", "--wave", "2", "--wave", "100%", "--follow"];
+    let ran = scene.operator.run(&start);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-    assert_eq!(std::fs::read_to_string(&effects).unwrap(), "migrated\n");
-    let newest = scene.operator.json(&["rollout", "list"]);
-    let states: Vec<_> = newest[0]["deployments"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| it["steps"][0]["state"].clone())
-        .collect();
-    assert_eq!(states, ["succeeded", "skipped"], "{newest}");
+    let effects = |agent: &consign_tests::scene::Agent| {
+        std::fs::read_to_string(agent.apps().join("app/effects")).unwrap_or_default()
+    };
+    let all: Vec<String> = scene.agents.iter().map(effects).collect();
+    assert_eq!(all, ["web-1\n", "", ""], "the first in the order of waves");
+    assert!(ran.stdout.contains("web-2 migrate: skipped"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("web-1: confirming"), "{}", ran.stdout);
+
+    let shown = scene.operator.json(&["rollout", "list"]);
+    let id = shown[0]["id"].as_str().unwrap();
+    let shown = scene.operator.ok(&["rollout", "show", id]);
+    assert!(shown.contains("migrate: done on web-1") && shown.contains("confirm within 5m"), "{shown}");
+    // A `confirm` that this environment's bake leaves no time for is refused before anything is touched.
+    scene.publish("1.1.0", &format!("confirm = \"5m\"\n{migrate}{ACTIVATE}"), &[]);
+    let never = scene.operator.run(&["rollout", "start", "app@1.1.0", "--env", "staging", "--bake", "5m"]);
+    assert_eq!(never.code, 2, "{}{}", never.stdout, never.stderr);
+    assert!(never.stderr.contains("would wait 5m00s for its confirmation"), "{}", never.stderr);
+}
+
+/// An operator changes his mind in the middle: what was reached goes back, what was not is never touched.
+#[test]
+fn verbs_from_the_command_line_in_the_middle_of_a_rollout() {
+    let scene = Scene::start(&["web-1", "web-2", "web-3"]);
+    scene.publish("1.0.0", ACTIVATE, &[]);
+    assert_eq!(scene.roll_out("1.0.0").code, 0);
+    scene.publish("1.1.0", ACTIVATE, &[]);
+    let start = ["rollout", "start", "app@1.1.0", "--env", "staging", "--wave", "1", "--bake", "1h"];
+    let begun = scene.operator.json(&start);
+    let id = begun["id"].as_str().unwrap();
+    until("the first wave bakes", Duration::from_secs(60), || {
+        let shown = scene.operator.json(&["rollout", "show", id]);
+        if shown["stage"] == "baking" { Ok(()) } else { Err(shown) }
+    });
+    let shown = scene.operator.ok(&["rollout", "show", id]);
+    assert!(shown.contains("waiting for wave 2 of 3: bake ") && shown.contains("bake ends"), "{shown}");
+
+    let illegal = scene.operator.run(&["rollout", "resume", id, "--reason", "x"]);
+    assert_eq!(illegal.code, 1, "{}", illegal.stderr);
+    assert!(
+        illegal.stderr.contains("cannot resume: the rollout is running; it must be paused"),
+        "{}",
+        illegal.stderr
+    );
+    let paused = scene.operator.ok(&["rollout", "pause", id, "--reason", "lunch"]);
+    assert!(paused.contains("lunch"), "{paused}");
+    scene.operator.ok(&["rollout", "skip", id, "--server", "web-3", "--reason", "its disk"]);
+    let back = scene.operator.run(&["rollout", "abort", id, "--return", "--follow", "--reason", "wrong"]);
+    assert_eq!(back.code, 0, "{}{}", back.stdout, back.stderr);
+    for agent in &scene.agents {
+        let current = std::fs::read_link(agent.apps().join("app/current")).unwrap();
+        assert!(current.to_string_lossy().contains("1.0.0"), "{current:?}");
+    }
+    let ended = scene.operator.json(&["rollout", "show", id]);
+    assert_eq!(ended["state"], "aborted");
+    let states: Vec<_> = ended["deployments"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+    assert_eq!(states, ["succeeded", "not-reached", "skipped"], "{ended}");
+    let history = scene.operator.ok(&["rollout", "history", id]);
+    for word in ["pause", "lunch", "skip web-3", "its disk", "abort", "wrong"] {
+        assert!(history.contains(word), "{word}: {history}");
+    }
+}
+
+/// Nobody answers where the wave's health is asked for: that is no good wave, and there is no next one.
+#[test]
+fn a_wave_whose_health_fails_is_the_last() {
+    let scene = Scene::start(&["web-1", "web-2"]);
+    scene.publish("1.0.0", ACTIVATE, &[]);
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/healthz");
+    let start = ["rollout", "start", "app@1.0.0", "--env", "staging", "--wave", "1", "--follow"];
+    let ran = scene.operator.run(&[&start[..], &["--health-http", &url, "--health-within", "2s"]].concat());
+    assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("the health of wave 1 failed"), "{}", ran.stdout);
+    assert!(!scene.agents[1].apps().join("app/current").exists());
 }

@@ -45,12 +45,11 @@ pub(crate) struct AbortArgs {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true, args = ["server", "step"])]
 pub(crate) struct SkipArgs {
     /// The rollout's id, or its first digits
     rollout: String,
     /// Leave this server out; with --step, only the step there
-    #[arg(long)]
+    #[arg(long, required_unless_present = "step")]
     server: Option<ServerName>,
     /// Leave this step out where it has not begun
     #[arg(long)]

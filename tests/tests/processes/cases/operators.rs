@@ -88,7 +88,7 @@ fn abort_and_rollback_pressed_at_once_have_one_end() {
             (abort.join().unwrap(), rollback)
         });
         println!("---- round {round}: number {later} is {pause:?} later");
-        assert_clear("abort", &abort, &["cannot abort: the rollout is aborted"]);
+        assert_clear("abort", &abort, &["cannot abort: the rollout is abort"]);
         assert_clear("rollback", &rollback, &["nothing-to-return"]);
 
         let end = ended(&scene, &id);
