@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Waves of a rollout: nobody wrote more by hand.
-const WAVES: usize = 100;
+pub const WAVES: usize = 100;
 /// The longest span that can be set: a week.
 const LONGEST_MS: u64 = 168 * 3_600_000;
 const URL_BYTES: usize = 2000;

@@ -14,7 +14,7 @@ mod document;
 mod settings;
 pub mod store;
 
-pub use check::{InvalidSetting, check_command, check_url};
+pub use check::{InvalidSetting, WAVES, check_command, check_url};
 pub use document::{parse, span};
 pub use settings::{Change, Health, Settings, changes};
 pub use store::{Applied, Noted};

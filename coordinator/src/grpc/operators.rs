@@ -232,6 +232,9 @@ impl Operators for OperatorService {
         };
         self.registry.set_enablement(&name, &enablement).await?;
         tracing::info!(server = %name, ?enablement, by = %caller.identity, "server set");
+        if enablement == Enablement::Enabled && self.rollouts.is_online(&name) {
+            self.rollouts.converge(&name).await?;
+        }
         let behind = self.rollouts.behind().await?;
         Ok(Response::new(self.server(self.registry.get(&name).await?, &behind)))
     }

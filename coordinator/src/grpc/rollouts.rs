@@ -92,10 +92,15 @@ impl Rollouts for RolloutService {
     }
 
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
+        if request.waves.len() > environments::WAVES {
+            return Err(invalid(format!("more than {} waves", environments::WAVES)));
+        }
         let of = if request.rollout.is_empty() {
-            RollbackOf::Newest {
-                app: request.app.parse().map_err(invalid)?,
-                environment: request.environment.parse().map_err(invalid)?,
+            let app = request.app.parse().map_err(invalid)?;
+            let environment = request.environment.parse().map_err(invalid)?;
+            match optional(&request.version)? {
+                Some(version) => RollbackOf::Version { app, environment, version },
+                None => RollbackOf::Newest { app, environment },
             }
         } else {
             RollbackOf::Rollout(request.rollout)
@@ -103,7 +108,7 @@ impl Rollouts for RolloutService {
         let request = RollbackRequest {
             of,
             selector: request.selector.parse().map_err(invalid)?,
-            waves: Vec::new(),
+            waves: request.waves,
             reason: reason(&request.reason)?,
             by: caller.identity.to_string(),
         };
@@ -229,6 +234,10 @@ impl Rollouts for RolloutService {
         Ok(v1::TakeOverResponse { behind: Some(view::behind(behind)), term })
     }
 
+    async fn converge(&self, server: &ServerName) -> Result<(), Status> {
+        Ok(self.controller.converge(server).await.map_err(NotStarted::from)?)
+    }
+
     fn is_online(&self, server: &ServerName) -> bool {
         self.sessions.is_online(server)
     }
@@ -322,6 +331,7 @@ impl From<NotStarted> for Status {
             | NotStarted::Selector(_)
             | NotStarted::Strategy(_)
             | NotStarted::StepUnknown { .. }
+            | NotStarted::NotSkippable { .. }
             | NotStarted::ConfirmLonger { .. }
             | NotStarted::TimePast { .. }
             | NotStarted::RolloutAmbiguous { .. } => Self::invalid_argument(message),
@@ -335,7 +345,7 @@ impl From<NotStarted> for Status {
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }
-            | NotStarted::AbortedUnchanged { .. }
+            | NotStarted::NothingOfTheNewest { .. }
             | NotStarted::Superseded { .. }
             | NotStarted::NoHold { .. }
             | NotStarted::NoConfirm

@@ -39,6 +39,8 @@ pub trait Rollouts: fmt::Debug + Send + Sync + 'static {
         caller: &Caller,
         request: v1::TakeOverRequest,
     ) -> Result<v1::TakeOverResponse, Status>;
+    /// A server was let in again: it gets what its environment runs, if it owes that.
+    async fn converge(&self, server: &ServerName) -> Result<(), Status>;
     /// Whether the server's agent has a session now.
     fn is_online(&self, server: &ServerName) -> bool;
 }

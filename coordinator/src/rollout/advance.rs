@@ -6,10 +6,13 @@ use consign_common::{name::ServerName, time::UnixMs};
 
 use super::{
     engine::{Command, end, set},
-    state::{End, Kind, Phase, Rollout, ServerState, Stage, Told},
+    state::{End, Kind, Phase, Rollout, ServerState, Stage, Stop, Told},
     strategy::OnStop,
     verdict::{Cause, Verdict, changed_and_not_back, is_intolerable},
 };
+
+/// Names in one line; the others are counted.
+const NAMES: usize = 5;
 
 pub(super) fn advance(rollout: &mut Rollout, now: UnixMs, commands: &mut Vec<Command>) {
     if !matches!(rollout.phase, Phase::Stopping { .. } | Phase::Aborting { .. }) {
@@ -30,16 +33,16 @@ fn step(rollout: &mut Rollout, now: UnixMs, commands: &mut Vec<Command>) -> Onwa
         Phase::Queued { .. } => Onward::Wait,
         Phase::Running { wave, stage } => {
             if let Some(because) = used_up(rollout) {
-                rollout.phase = Phase::Stopping { because };
+                rollout.phase = Phase::Stopping { because, stop: Stop::Budget };
                 return Onward::Again;
             }
             running(rollout, wave, &stage, now, commands)
         }
-        Phase::Stopping { because } => {
+        Phase::Stopping { because, stop } => {
             let told = format!("the rollout stopped: {because}");
             leave_out(rollout, &because);
             dismiss(rollout, &told, commands);
-            finish(rollout, Cause::Stopped { because }, commands)
+            finish(rollout, Cause::Stopped { because, stop }, commands)
         }
         Phase::Aborting { because } => {
             let told = because.clone();
@@ -154,7 +157,7 @@ fn open(rollout: &mut Rollout, wave: u32, now: UnixMs, commands: &mut Vec<Comman
         return Onward::Wait;
     }
     let because = format!("{must} of {members} servers must stay up, and {down} are not");
-    rollout.phase = Phase::Stopping { because };
+    rollout.phase = Phase::Stopping { because, stop: Stop::Capacity };
     Onward::Again
 }
 
@@ -172,7 +175,7 @@ fn is_out(state: &ServerState) -> bool {
 }
 
 /// Why the rollout may not go on: counted over all of it, never over a wave.
-fn used_up(rollout: &Rollout) -> Option<String> {
+pub(super) fn used_up(rollout: &Rollout) -> Option<String> {
     if rollout.kind == Kind::Return {
         return None;
     }
@@ -182,10 +185,14 @@ fn used_up(rollout: &Rollout) -> Option<String> {
         .filter_map(|member| Some((member, member.state.end().filter(|end| end.is_failure())?)))
         .collect();
     if let Some((member, end)) = failed.iter().find(|(_, end)| is_intolerable(end)) {
-        return Some(format!("{} is {end}", member.server));
+        return Some(format!("{} is {}: {}", member.server, end.as_str(), end.told()));
     }
-    let servers =
-        |failed: &[&ServerName]| failed.iter().map(|server| server.as_str()).collect::<Vec<_>>().join(", ");
+    let servers = |failed: &[&ServerName]| {
+        let few: Vec<&str> = failed.iter().take(NAMES).map(|server| server.as_str()).collect();
+        let more = failed.len().saturating_sub(NAMES);
+        let few = few.join(", ");
+        if more > 0 { format!("{few} and {more} more") } else { few }
+    };
     let all: Vec<&ServerName> = failed.iter().map(|(member, _)| &member.server).collect();
     let tolerated = rollout.strategy.failures;
     if let ([(member, end)], 0) = (failed.as_slice(), tolerated) {
@@ -263,7 +270,7 @@ fn finish(rollout: &mut Rollout, cause: Cause, commands: &mut Vec<Command>) -> O
     let rolls_back = rollout.kind == Kind::Deploy
         && rollout.strategy.on_stop == OnStop::Rollback
         && rollout.members.iter().any(|member| member.state.end().is_some_and(changed_and_not_back));
-    if let Cause::Stopped { because } = &cause
+    if let Cause::Stopped { because, .. } = &cause
         && rolls_back
     {
         commands.push(Command::RollBack { because: because.clone() });

@@ -8,7 +8,7 @@ use consign_common::{
 
 use super::{
     advance::advance,
-    state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Stage, Told},
+    state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Stage, Stop, Told},
     strategy::Offline,
     verdict::Final,
 };
@@ -153,7 +153,9 @@ pub fn apply(mut rollout: Rollout, event: Event, now: UnixMs) -> (Rollout, Vec<C
     match event {
         Event::Begin => {
             if let Phase::Queued { .. } = rollout.phase {
-                let wave = rollout.members.iter().map(|member| member.wave).filter(|wave| *wave > 0).min();
+                // After a retry the waves before are done.
+                let pending = rollout.members.iter().filter(|member| member.state == ServerState::Pending);
+                let wave = pending.map(|member| member.wave).min();
                 rollout.phase = Phase::Running { wave: wave.unwrap_or(1), stage: Stage::Deploying };
             }
         }
@@ -311,12 +313,12 @@ fn progressed(rollout: &mut Rollout, server: &ServerName, news: News) {
             let outcome = as_asked(rollout.kind, outcome);
             end(rollout, server, outcome);
         }
-        // Whoever aborts cannot wait for ever for a server that is gone, and nobody knows what it does.
-        News::Absent if rollout.is_aborting() => {
+        // What is to end cannot wait for ever for a server that is gone, and nobody knows what it does.
+        News::Absent if rollout.gives_up() => {
             let because = "it is not connected, so nobody knows whether it stopped".to_owned();
             end(rollout, server, End::Unknown { because, step: None });
         }
-        News::Lost { because } if rollout.is_aborting() => {
+        News::Lost { because } if rollout.gives_up() => {
             end(rollout, server, End::Unknown { because, step: None });
         }
         News::Absent
@@ -429,8 +431,8 @@ fn judged(rollout: &mut Rollout, wave: u32, health: Health, because: String) {
     match health {
         Health::Pass => *stage = Stage::Confirming,
         Health::Fail => {
-            rollout.phase =
-                Phase::Stopping { because: format!("the health of wave {wave} failed: {because}") };
+            let because = format!("the health of wave {wave} failed: {because}");
+            rollout.phase = Phase::Stopping { because, stop: Stop::Health };
         }
         Health::Inconclusive => {
             let because = format!("the health of wave {wave} is inconclusive: {because}");

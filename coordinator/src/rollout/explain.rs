@@ -24,7 +24,7 @@ pub fn explain(rollout: &Rollout, now: UnixMs) -> String {
                 None => at,
             }
         }
-        Phase::Stopping { because } => format!("stopping: {because}; {}", under_way(rollout)),
+        Phase::Stopping { because, .. } => format!("stopping: {because}; {}", under_way(rollout)),
         Phase::Aborting { because } => format!("aborting: {because}; {}", under_way(rollout)),
         Phase::Ended { verdict } if rollout.is_under_way() => {
             format!("{}; {}", verdict.because, under_way(rollout))

@@ -39,7 +39,7 @@ pub use engine::{Command, Event, Health, News, StepEnd, apply};
 pub use explain::{explain, span};
 pub use once::{Once, OnceState, Progress};
 pub use plan::{Candidate, Place, Presence, Request, plan};
-pub use state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Skip, Stage, Told};
+pub use state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Skip, Stage, Stop, Told};
 pub use strategy::{GroupBudget, HealthCheck, InvalidStrategy, Offline, OnStop, Probe, Strategy};
 pub use verbs::{Illegal, Verb, press};
 pub use verdict::{Cause, Final, Verdict, changed_and_not_back};

@@ -50,6 +50,7 @@ pub enum Phase {
     /// Its budget is used up: no new orders; what runs may finish.
     Stopping {
         because: String,
+        stop: Stop,
     },
     /// Told to end: no new orders, and what runs was told to cancel.
     Aborting {
@@ -59,6 +60,17 @@ pub enum Phase {
     Ended {
         verdict: Verdict,
     },
+}
+
+/// What stopped a rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stop {
+    /// More servers failed than are tolerated. A decision or a late word may change that.
+    Budget,
+    Health,
+    /// Too few servers are up.
+    Capacity,
 }
 
 /// What a wave is at.
@@ -223,6 +235,14 @@ impl Rollout {
         matches!(self.phase, Phase::Aborting { .. })
     }
 
+    /// Whether a server that stays away is given up: nothing new is ordered, and the end must come.
+    pub fn gives_up(&self) -> bool {
+        match self.phase {
+            Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. } => true,
+            Phase::Queued { .. } | Phase::Running { .. } => false,
+        }
+    }
+
     /// Whether an order is out, or may go out without anybody's word.
     pub fn is_under_way(&self) -> bool {
         self.members.iter().any(|member| member.state.end().is_none())
@@ -341,6 +361,25 @@ impl End {
             Self::Refused { code, message } => format!("{code}: {message}"),
             Self::Offline => "it was not connected when its turn came".to_owned(),
             Self::Owed => "it was not connected when its turn came; it converges when it is back".to_owned(),
+        }
+    }
+
+    /// What happened, without what is to be done about it.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::Unknown { because, step: Some(step) } => format!("step {step}: {because}"),
+            Self::Unknown { .. }
+            | Self::Succeeded { .. }
+            | Self::NoOp
+            | Self::Failed { .. }
+            | Self::Returned { .. }
+            | Self::Stopped { .. }
+            | Self::Cancelled { .. }
+            | Self::Refused { .. }
+            | Self::Offline
+            | Self::Owed
+            | Self::Skipped { .. }
+            | Self::NotReached { .. } => self.because(),
         }
     }
 

@@ -205,10 +205,12 @@ fn retry(rollout: &mut Rollout) -> Result<(), Illegal> {
     if again.is_empty() {
         return Err(Illegal::NothingToRetry { why: "no server failed or was not reached" });
     }
+    // Who joined later comes last.
+    let last = rollout.last_wave().max(1);
     for server in &again {
         rollout.once_rejoins(server);
         if let Some(member) = rollout.member_mut(server) {
-            member.wave = member.wave.max(1);
+            member.wave = if member.wave == 0 { last } else { member.wave };
             member.state = ServerState::Pending;
         }
     }
@@ -278,7 +280,10 @@ fn skip_step(
             });
         }
     }
-    rollout.skips.push(Skip { step, server });
+    let skip = Skip { step, server };
+    if !rollout.skips.contains(&skip) {
+        rollout.skips.push(skip);
+    }
     Ok(())
 }
 
@@ -305,8 +310,11 @@ fn decide(
     if !lost {
         return Err(Illegal::NotUnknown { server, step, state: state.as_str() });
     }
-    // Its agent is gone: what is decided is told to the others. If it comes back, it is not to run the step after all.
+    // Its agent is gone: what is decided is told to the others. If it comes back, it is not to run the step after all;
+    // what it was ordered since is another matter.
     rollout.once_lost(&step, action, because);
-    commands.push(Command::Cancel { server, because: because.to_owned() });
+    if matches!(state.end(), Some(End::Unknown { step: None, .. })) {
+        commands.push(Command::Cancel { server, because: because.to_owned() });
+    }
     Ok(())
 }

@@ -5,7 +5,10 @@
 use consign_common::trust::Refusal;
 use serde::{Deserialize, Serialize};
 
-use super::state::{End, Joined, Kind, Member, Rollout};
+use super::{
+    advance::used_up,
+    state::{End, Joined, Kind, Member, Rollout, Stop},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +26,7 @@ pub enum Cause {
     Finished,
     Stopped {
         because: String,
+        stop: Stop,
     },
     Aborted {
         because: String,
@@ -73,28 +77,49 @@ impl Final {
 impl Verdict {
     /// Of a rollout whose servers have all ended.
     pub(super) fn of(rollout: &Rollout, cause: Cause) -> Self {
-        let first =
-            |wanted: fn(&End) -> bool| planned(rollout).find(|member| member.state.end().is_some_and(wanted));
-        let (state, because) = if let Some(member) = first(is_refused_by_gate) {
+        let first = |wanted: &dyn Fn(&End) -> bool| {
+            planned(rollout).find(|member| member.state.end().is_some_and(wanted))
+        };
+        let (state, because) = if let Some(member) = first(&is_refused_by_gate) {
             (Final::Refused, told(member))
-        } else if let Some(member) = first(|end| matches!(end, End::Unknown { .. })) {
+        } else if let Some(member) = first(&|end| matches!(end, End::Unknown { .. })) {
             (Final::Unknown, told(member))
         } else if let Cause::Aborted { because } = &cause {
             (Final::Aborted, because.clone())
-        } else if let Some(member) = first(|end| matches!(end, End::Returned { .. }))
-            && first(changed_and_not_back).is_none()
+        } else if let Some(member) = first(&|end| went_back(rollout, end))
+            && first(&changed_and_not_back).is_none()
         {
             (Final::Returned, told(member))
-        } else if let Cause::Stopped { because } = &cause {
-            (Final::Stopped, because.clone())
-        } else if first(|end| !end.is_green()).is_some() {
-            // A return stops nobody, so that only its end says that it failed.
-            let failed = rollout.kind == Kind::Return && first(End::is_failure).is_some();
-            (if failed { Final::Stopped } else { Final::Partial }, not_green(rollout))
-        } else {
+        } else if planned(rollout).all(|member| member.state.end().is_some_and(End::is_green)) {
+            // Whatever stopped it was settled since.
             (Final::Succeeded, all_green(rollout))
+        } else if let Cause::Stopped { because, stop } = &cause {
+            (Final::Stopped, stopped(rollout, because, *stop))
+        } else {
+            // A return stops nobody, so that only its end says that it failed.
+            let failed = rollout.kind == Kind::Return && first(&End::is_failure).is_some();
+            (if failed { Final::Stopped } else { Final::Partial }, not_green(rollout))
         };
         Self { state, because, cause }
+    }
+}
+
+/// A server that was told to cancel while it waited to be confirmed went back too.
+fn went_back(rollout: &Rollout, end: &End) -> bool {
+    let cancelled = rollout.strategy.confirm_ms > 0 && matches!(end, End::Cancelled { .. });
+    cancelled || matches!(end, End::Returned { .. })
+}
+
+/// Why it stopped, as it stands now: a decision may have settled what it stopped for.
+fn stopped(rollout: &Rollout, because: &str, stop: Stop) -> String {
+    match (stop, used_up(rollout)) {
+        (Stop::Budget, Some(now)) => now,
+        (Stop::Budget, None) => {
+            format!(
+                "it had stopped: {because}; that is settled, and `consign rollout retry` takes the others"
+            )
+        }
+        (Stop::Health | Stop::Capacity, _) => because.to_owned(),
     }
 }
 
@@ -155,8 +180,10 @@ fn all_green(rollout: &Rollout) -> String {
 /// The server may run the artifact, or something between.
 pub fn changed_and_not_back(end: &End) -> bool {
     match end {
-        End::Succeeded { .. } | End::Stopped { .. } | End::Unknown { .. } | End::Cancelled { .. } => true,
+        End::Succeeded { .. } | End::Stopped { .. } | End::Unknown { .. } => true,
+        // Cancelled is said when all is as before.
         End::NoOp
+        | End::Cancelled { .. }
         | End::Failed { .. }
         | End::Returned { .. }
         | End::Refused { .. }

@@ -9,7 +9,7 @@ use consign_common::{
     json,
     limits::ArtifactLimits,
     name::{App, Environment, Id, ServerName, StepName, Version},
-    plan::Plan,
+    plan::{Kind, Plan},
     time::UnixMs,
     trust::{Gate, Refusal, TrustRoot},
 };
@@ -43,10 +43,10 @@ pub enum NotStarted {
     #[error("no server of {environment} runs {app}@{version} and can go back from it")]
     NothingToReturn { app: App, version: Version, environment: Environment },
     #[error(
-        "the newest rollout, {} of {app} {version}, was aborted before it changed a server, so there is nothing of it to go back from; name what is to be left with --rollout ID (`consign rollout list {app}`)",
+        "the newest rollout, {} of {app} {version}, is {state}, and no server has anything of it to go back from; name what is to be left, as `consign rollout rollback {app}@VERSION`",
         rollout.short()
     )]
-    AbortedUnchanged { rollout: Id, app: App, version: Version },
+    NothingOfTheNewest { rollout: Id, app: App, version: Version, state: &'static str },
     #[error("there has been no rollout of {app} in {environment}")]
     NoRollout { app: App, environment: Environment },
     #[error("there is no rollout {given}; `consign rollout list` shows those there are")]
@@ -61,6 +61,8 @@ pub enum NotStarted {
     NoHold { app: App, environment: Environment },
     #[error("the plan has no step {step}")]
     StepUnknown { step: StepName },
+    #[error("step {step} is what the rollout is about: without `activate` nothing becomes current")]
+    NotSkippable { step: StepName },
     #[error("the plan has no `confirm`, so there is nothing to shorten")]
     NoConfirm,
     #[error(
@@ -112,12 +114,13 @@ impl NotStarted {
             Self::PlatformMissing { .. } => "platform-missing",
             Self::ServerUnknown { .. } => "server-unknown",
             Self::NoServer { .. } | Self::Waves(InvalidWaves::NoServer) => "no-server",
-            Self::NothingToReturn { .. } | Self::AbortedUnchanged { .. } => "nothing-to-return-to",
+            Self::NothingToReturn { .. } | Self::NothingOfTheNewest { .. } => "nothing-to-return-to",
             Self::NoRollout { .. } | Self::RolloutUnknown { .. } => "rollout-unknown",
             Self::RolloutAmbiguous { .. } => "rollout-ambiguous",
             Self::Superseded { .. } => "superseded",
             Self::NoHold { .. } => "no-hold",
             Self::StepUnknown { .. } => "step-unknown",
+            Self::NotSkippable { .. } => "not-skippable",
             Self::NoConfirm | Self::ConfirmLonger { .. } => "confirm",
             Self::Behind(_) => "coordinator-behind",
             Self::NotBehind { .. } => "not-behind",
@@ -263,11 +266,16 @@ pub(super) fn read_plan(bytes: &[u8]) -> Result<Plan, Refusal> {
 
 /// An operator can only leave out what is there.
 pub(super) fn check_skips(plan: &Plan, skip: &[StepName]) -> Result<(), NotStarted> {
-    let known = |step: &&StepName| plan.steps.iter().any(|planned| planned.name == **step);
-    match skip.iter().find(|step| !known(step)) {
-        Some(step) => Err(NotStarted::StepUnknown { step: step.clone() }),
-        None => Ok(()),
+    for step in skip {
+        match plan.steps.iter().find(|planned| planned.name == *step) {
+            None => return Err(NotStarted::StepUnknown { step: step.clone() }),
+            Some(planned) if planned.kind == Kind::Activate => {
+                return Err(NotStarted::NotSkippable { step: step.clone() });
+            }
+            Some(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// How long a server waits to be confirmed, in milliseconds; 0 where the plan wants no confirmation. Others may only

@@ -11,12 +11,13 @@ use consign_common::{
 use super::{
     controller::{Controller, ControllerError},
     orders::nothing_before,
-    rows::OrderRow,
+    rows::{OrderRow, RolloutRow},
     store,
 };
 use crate::{
     fleet::{RegistryError, Sent, ToAgent},
-    rollout::{Command, Event, Kind, News},
+    rollout::{Command, End, Event, Kind, News},
+    store::StoreError,
 };
 
 /// What is left to do when the transaction is durable.
@@ -30,6 +31,8 @@ pub(super) struct After {
     pub(super) idle: Vec<Environment>,
     /// Servers that were told to cancel: if they are not there, they get a last chance.
     pub(super) cancelled: Vec<(Id, ServerName)>,
+    /// Servers whose end a rollout waits for that has stopped: if they are not there, not for ever.
+    pub(super) awaited: Vec<(Id, ServerName)>,
 }
 
 impl After {
@@ -64,6 +67,11 @@ impl Controller {
             for (rollout, server) in std::mem::take(&mut after.cancelled) {
                 if !self.sessions.is_online(&server) {
                     self.expect_back(rollout, server, self.patience.cancel);
+                }
+            }
+            for (rollout, server) in std::mem::take(&mut after.awaited) {
+                if !self.sessions.is_online(&server) {
+                    self.expect_back(rollout, server, self.patience.stopping);
                 }
             }
             let mut found = Vec::new();
@@ -106,7 +114,10 @@ impl Controller {
         {
             let pointers = store::pointers(self.store.read(), server, &row.app).await?;
             if pointers.good != Some(row.digest) {
-                return Ok(Some(News::NothingToDo));
+                return Ok(Some(match self.left_between(&row, server).await? {
+                    Some(because) => News::Impossible(End::Stopped { because }),
+                    None => News::NothingToDo,
+                }));
             }
             if pointers.before.is_none() {
                 return Ok(Some(News::Impossible(nothing_before(&row))));
@@ -121,6 +132,26 @@ impl Controller {
             return Ok(Some(News::ClockSkew { message }));
         }
         Ok(Some(News::Ready))
+    }
+
+    /// Why a server may run what is left although it was never good there: the deployment that brought it stopped
+    /// halfway, or nobody knows how it ended.
+    async fn left_between(
+        &self,
+        back: &RolloutRow,
+        server: &ServerName,
+    ) -> Result<Option<String>, StoreError> {
+        let (app, environment) = (Some(&back.app), Some(&back.environment));
+        let rows = store::list(self.store.read(), app, environment, 100).await?;
+        let brought = rows.iter().filter(|row| row.state.kind == Kind::Deploy && row.digest == back.digest);
+        let end = brought.filter_map(|row| row.state.member(server)?.state.end()).next();
+        Ok(match end {
+            Some(end @ (End::Stopped { .. } | End::Unknown { .. })) => Some(format!(
+                "{} may be current there and was never good ({end}); decide it, or deploy another artifact",
+                back.version
+            )),
+            Some(_) | None => None,
+        })
     }
 
     /// How long a server is waited for whose turn has come.

@@ -6,6 +6,7 @@ use consign_common::time::UnixMs;
 use tokio::time;
 
 use super::{
+    after::After,
     controller::{Controller, ControllerError},
     store,
 };
@@ -46,13 +47,14 @@ impl Controller {
                 None => {}
             }
         }
-        let mut happened = Vec::new();
+        // Each in a transaction of its own, so that one that cannot be kept holds up no other.
         for row in due {
+            let mut after = After::default();
+            let mut write = self.store.write().await?;
             let event = match row.state.phase {
                 Phase::Queued { .. } => {
-                    let mut write = self.store.write().await?;
-                    let may = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
-                    if may.as_ref() != Some(&row.id) {
+                    let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
+                    if next.as_ref() != Some(&row.id) {
                         continue;
                     }
                     Event::Begin
@@ -62,10 +64,8 @@ impl Controller {
                 | Phase::Aborting { .. }
                 | Phase::Ended { .. } => Event::Tick,
             };
-            happened.push((row.id, event));
-        }
-        if !happened.is_empty() {
-            let after = self.happened(happened).await?;
+            self.drive(&mut write, [(row.id, event)].into(), &mut after).await?;
+            write.commit().await?;
             self.perform(after).await?;
         }
         Ok(next)

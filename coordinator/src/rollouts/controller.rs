@@ -40,6 +40,8 @@ pub struct Patience {
     pub restart: Duration,
     /// For a server that was told to cancel, before it is `unknown`: longer than an agent's restart.
     pub cancel: Duration,
+    /// For a server that is still to end what a rollout began that has stopped: the way back waits for it.
+    pub stopping: Duration,
 }
 
 impl Default for Patience {
@@ -48,6 +50,7 @@ impl Default for Patience {
             turn: Duration::from_secs(10),
             restart: Duration::from_secs(45),
             cancel: Duration::from_secs(60),
+            stopping: Duration::from_secs(300),
         }
     }
 }
@@ -182,9 +185,11 @@ impl Controller {
             for command in row.state.unfinished() {
                 after.again(&row.id, command);
             }
-            if row.state.is_aborting() {
+            if row.state.gives_up() {
                 let ordered = row.state.members.iter().filter(|member| member.state.is_ordered());
-                after.cancelled.extend(ordered.map(|member| (row.id.clone(), member.server.clone())));
+                let waited = ordered.map(|member| (row.id.clone(), member.server.clone()));
+                let list = if row.state.is_aborting() { &mut after.cancelled } else { &mut after.awaited };
+                list.extend(waited);
             }
         }
         self.perform(after).await
@@ -204,12 +209,14 @@ impl Controller {
         self.converge(server).await
     }
 
-    /// An agent's session ended. What it executes goes on without us; only who waits for a cancelled server is told.
+    /// An agent's session ended. What it executes goes on without us; only who waits for its end is told.
     pub async fn disconnected(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
         for row in store::open(self.store.read()).await? {
             let ordered = row.state.member(server).is_some_and(|member| member.state.is_ordered());
-            if ordered && row.state.is_aborting() {
-                self.expect_back(row.id, server.clone(), self.patience.cancel);
+            if ordered && row.state.gives_up() {
+                let aborting = row.state.is_aborting();
+                let patience = if aborting { self.patience.cancel } else { self.patience.stopping };
+                self.expect_back(row.id, server.clone(), patience);
             }
         }
         Ok(())
@@ -272,8 +279,14 @@ impl Controller {
         let Some(row) = store::deployment(&mut *write, &order_row.deployment).await? else {
             return Err(NotTaken::NotYours { deployment: order_row.deployment });
         };
+        let newest = store::deployment_on(&mut *write, &row.rollout, server).await?;
+        let replaced = newest.is_some_and(|newest| newest.id != row.id);
         let mut after = After::default();
         match order_row.kind {
+            // A retry has replaced it: nobody waits for this answer.
+            OrderTag::Deploy | OrderTag::Return if replaced => {
+                store::answer_order(&mut write, order, now).await?;
+            }
             OrderTag::Deploy | OrderTag::Return => {
                 store::answer_order(&mut write, order, now).await?;
                 let end = End::Refused { code: cut(code, 64), message: cut(message, 2000) };

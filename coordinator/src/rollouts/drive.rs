@@ -145,6 +145,10 @@ impl Controller {
                 }
             }
         }
+        if !before.gives_up() && row.state.gives_up() {
+            let ordered = row.state.members.iter().filter(|member| member.state.is_ordered());
+            after.awaited.extend(ordered.map(|member| (row.id.clone(), member.server.clone())));
+        }
         store::save_rollout(write, &row).await?;
         self.announce(write, &row, &before, now).await?;
         if ends {

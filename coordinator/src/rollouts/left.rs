@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     fleet::{Selector, Server},
-    rollout::{Final, Kind},
+    rollout::{Kind, Phase},
 };
 
 /// Rollouts that are looked at before the servers are asked instead.
@@ -59,36 +59,71 @@ impl Controller {
                 let servers = leaving(&left, Some(&row), &fleet, selector)?;
                 return if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) };
             }
+            RollbackOf::Version { app, environment, version } => {
+                admission::check_behind(self.store.read(), &app, &environment).await?;
+                return self.find_version(&app, &environment, &version, &fleet, selector).await;
+            }
             RollbackOf::Newest { app, environment } => (app, environment),
         };
         admission::check_behind(self.store.read(), &app, &environment).await?;
         let rows = store::list(self.store.read(), Some(&app), Some(&environment), ROLLOUTS).await?;
-        let mut newest = None;
-        for row in rows.iter().filter(|row| row.state.kind == Kind::Deploy) {
+        let begun = |row: &&RolloutRow| {
+            row.state.kind == Kind::Deploy && !matches!(row.state.phase, Phase::Queued { .. })
+        };
+        if let Some(row) = rows.iter().find(begun) {
             let left = Left::from(row);
             let servers = leaving(&left, Some(row), &fleet, selector)?;
+            // Whoever rolls back means what came last. To go on to what was good before would be one too far.
+            if servers.is_empty() {
+                let (rollout, state) = (row.id.clone(), row.state.as_str());
+                return Err(NotStarted::NothingOfTheNewest { rollout, app, version: left.version, state });
+            }
+            return Ok((left, servers));
+        }
+        // Rollouts are kept for a while; what servers have is told by the servers.
+        let Some(left) = newest_on(&fleet, &app, &environment) else {
+            return Err(NotStarted::NoRollout { app, environment });
+        };
+        let servers = leaving(&left, None, &fleet, selector)?;
+        if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) }
+    }
+
+    /// What an operator names is what is left, whatever is kept of the rollout that brought it.
+    async fn find_version(
+        &self,
+        app: &App,
+        environment: &Environment,
+        version: &Version,
+        fleet: &[Server],
+        selector: &Selector,
+    ) -> Result<(Left, Vec<Server>), NotStarted> {
+        let rows = store::list(self.store.read(), Some(app), Some(environment), ROLLOUTS).await?;
+        let mut digests: Vec<Sha256> = self
+            .repository
+            .of_version(app, version)
+            .await?
+            .into_iter()
+            .map(|stocked| stocked.digest)
+            .collect();
+        let of_version = fleet.iter().filter_map(|server| server.apps.get(app));
+        let of_version = of_version.filter(|state| state.good_version == version.as_str());
+        digests.extend(of_version.filter_map(|state| state.good));
+        for digest in digests {
+            let row = rows.iter().find(|row| row.state.kind == Kind::Deploy && row.digest == digest);
+            let left = Left {
+                app: app.clone(),
+                environment: environment.clone(),
+                version: version.clone(),
+                digest,
+                min_healthy: row.map_or(0, |row| row.state.strategy.min_healthy),
+            };
+            let servers = leaving(&left, row, fleet, selector)?;
             if !servers.is_empty() {
                 return Ok((left, servers));
             }
-            // Whoever has just aborted it means this one, not what was good before.
-            let aborted = row.state.verdict().is_some_and(|verdict| verdict.state == Final::Aborted);
-            if newest.is_none() && aborted {
-                return Err(NotStarted::AbortedUnchanged {
-                    rollout: row.id.clone(),
-                    app,
-                    version: left.version,
-                });
-            }
-            newest.get_or_insert(left);
         }
-        // Rollouts are kept for a while; what servers have is told by the servers.
-        match newest_on(&fleet, &app, &environment) {
-            Some(left) => {
-                let servers = leaving(&left, None, &fleet, selector)?;
-                if servers.is_empty() { Err(nothing(left)) } else { Ok((left, servers)) }
-            }
-            None => Err(newest.map_or(NotStarted::NoRollout { app, environment }, nothing)),
-        }
+        let (app, version, environment) = (app.clone(), version.clone(), environment.clone());
+        Err(NotStarted::NothingToReturn { app, version, environment })
     }
 }
 

@@ -107,8 +107,10 @@ pub struct RollbackRequest {
 pub enum RollbackOf {
     /// What this rollout, named by its id or the beginning of it, brought.
     Rollout(String),
-    /// What came last and is still there.
+    /// What came last.
     Newest { app: App, environment: Environment },
+    /// What the operator names, wherever it is.
+    Version { app: App, environment: Environment, version: Version },
 }
 
 impl Controller {
@@ -234,18 +236,19 @@ impl Controller {
 
         let mut write = self.store.write().await?;
         let mut after = After::default();
-        for row in open_of(&mut write, &left.app, &left.environment).await? {
-            match row.state.kind {
-                Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {
-                    let because = format!("pre-empted by a rollback: {reason}");
-                    self.press_on(&mut write, row, Verb::Abort, &because, &by, &mut after).await?;
-                }
-                Kind::Deploy => {}
-                Kind::Return => return Err(busy(row)),
-            }
+        let open = open_of(&mut write, &left.app, &left.environment).await?;
+        if let Some(back) = open.iter().find(|row| row.state.kind == Kind::Return && !row.is_ended()) {
+            return Err(busy(back.clone()));
         }
+        // The way back and its hold are there before anything ends: what waited must not begin in between.
         let row = self.way_back(&mut write, left, waves, state, &reason, &by).await?;
         add(&mut write, &row).await?;
+        for active in open.into_iter().filter(is_active) {
+            if !active.state.is_aborting() {
+                let because = format!("pre-empted by a rollback: {reason}");
+                self.press_on(&mut write, active, Verb::Abort, &because, &by, &mut after).await?;
+            }
+        }
         let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
         self.drive(&mut write, begin, &mut after).await?;

@@ -1,7 +1,10 @@
 //! What begins by itself: the rollout that waited, the way back after a stop, and servers that converge. A hold keeps all
 //! of it from happening, but for a way back.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use consign_common::{
     name::{App, Environment, Id, ServerName},
@@ -19,8 +22,11 @@ use super::{
 };
 use crate::{
     fleet::Selector,
-    rollout::{self, Candidate, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
+    rollout::{self, Candidate, End, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
 };
+
+/// Rollouts of an environment that are looked through for what a server owes.
+const ROLLOUTS: u32 = 200;
 
 impl Controller {
     /// The queued rollout whose turn it is; none while another one runs. A way back goes first.
@@ -126,7 +132,7 @@ impl Controller {
     }
 
     /// A server connected: it gets what its environment runs, if it owes that, or is new there.
-    pub(super) async fn converge(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
+    pub async fn converge(self: &Arc<Self>, server: &ServerName) -> Result<(), ControllerError> {
         let known = match self.registry.get(server).await {
             Ok(known) => known,
             Err(error) => {
@@ -137,37 +143,71 @@ impl Controller {
         if known.kept_out().is_some() {
             return Ok(());
         }
-        for newest in store::newest_by_app(self.store.read(), &known.environment).await? {
-            if !owes(&newest, server, &known.report.labels) {
-                continue;
-            }
-            let group = newest.state.strategy.group.as_ref();
-            let group = group.and_then(|group| known.report.labels.get(&group.label)).cloned();
+        let labels = &known.report.labels;
+        let rows = store::list(self.store.read(), None, Some(&known.environment), ROLLOUTS).await?;
+        for wanted in converges_to(&rows, server, labels) {
             let mut after = After::default();
             let mut write = self.store.write().await?;
-            let busy = open_of(&mut write, &newest.app, &newest.environment)
-                .await?
-                .iter()
-                .any(|row| row.id != newest.id || !row.is_ended());
-            let held = store::hold(&mut *write, &newest.app, &newest.environment).await?.is_some();
-            let behind = store::behind(&mut *write, &newest.app, &newest.environment).await?.is_some();
+            // Decided on what is true now: another task may have been here meanwhile.
+            let row = store::rollout(&mut *write, &wanted).await?;
+            let Some(row) = row.filter(|row| owes(row, server, labels)) else { continue };
+            let open = open_of(&mut write, &row.app, &row.environment).await?;
+            let busy = open.iter().any(|other| other.id != row.id || !other.is_ended());
+            let held = store::hold(&mut *write, &row.app, &row.environment).await?.is_some();
+            let behind = store::behind(&mut *write, &row.app, &row.environment).await?.is_some();
             if busy || held || behind {
                 continue;
             }
-            if newest.state.member(server).is_none() {
-                add_deployment(&mut write, &newest, server).await?;
+            if row.state.member(server).is_none() {
+                add_deployment(&mut write, &row, server).await?;
             }
-            let because = "it connected, and gets what its environment runs".to_owned();
+            let group = row.state.strategy.group.as_ref();
+            let group = group.and_then(|group| labels.get(&group.label)).cloned().unwrap_or_default();
+            let because = "it is there, and gets what its environment runs".to_owned();
             let what = format!("converge {server}");
             let line = HistoryRow { at: self.clock.now(), who: String::new(), what, because };
-            store::add_history(&mut write, &newest.id, &line).await?;
-            let event = Event::Converge { server: server.clone(), group: group.unwrap_or_default() };
-            self.drive(&mut write, [(newest.id, event)].into(), &mut after).await?;
+            store::add_history(&mut write, &row.id, &line).await?;
+            let event = Event::Converge { server: server.clone(), group };
+            self.drive(&mut write, [(row.id, event)].into(), &mut after).await?;
             write.commit().await?;
             Box::pin(self.perform(after)).await?;
         }
         Ok(())
     }
+}
+
+/// Of an environment's rollouts, newest first: what the server owes or is new to, of each app at most one.
+fn converges_to(
+    newest_first: &[RolloutRow],
+    server: &ServerName,
+    labels: &BTreeMap<String, String>,
+) -> Vec<Id> {
+    let mut settled: BTreeSet<&App> = BTreeSet::new();
+    let mut wanted = Vec::new();
+    for row in newest_first {
+        if settled.contains(&row.app) {
+            continue;
+        }
+        if owes(row, server, labels) {
+            wanted.push(row.id.clone());
+            settled.insert(&row.app);
+        } else if !passes_over(row, server) {
+            settled.insert(&row.app);
+        }
+    }
+    wanted
+}
+
+/// Whether what ran before this rollout is still what the environment runs, as far as the server is concerned: it brought
+/// nothing anywhere, or went through without being meant for it.
+fn passes_over(row: &RolloutRow, server: &ServerName) -> bool {
+    let Some(verdict) = row.state.verdict() else { return false };
+    if row.state.kind == Kind::Return {
+        return false;
+    }
+    let green = matches!(verdict.state, Final::Succeeded | Final::Partial);
+    let brought = row.state.members.iter().any(|member| member.state.end().is_some_and(End::is_green));
+    !brought || (green && row.state.member(server).is_none())
 }
 
 /// The rollout and its servers' rows.
@@ -210,17 +250,13 @@ pub fn next_of<'a>(rows: &'a [RolloutRow], hold: Option<&Hold>, now: UnixMs) -> 
 }
 
 /// Whether the server is to get what this rollout, the newest of its app, brought.
-pub fn owes(
-    newest: &RolloutRow,
-    server: &ServerName,
-    labels: &std::collections::BTreeMap<String, String>,
-) -> bool {
+pub fn owes(newest: &RolloutRow, server: &ServerName, labels: &BTreeMap<String, String>) -> bool {
     let Some(verdict) = newest.state.verdict() else { return false };
     if newest.state.kind == Kind::Return || !matches!(verdict.state, Final::Succeeded | Final::Partial) {
         return false;
     }
     match newest.state.member(server) {
-        Some(member) => member.state.end() == Some(&rollout::End::Owed),
+        Some(member) => member.state.end() == Some(&End::Owed),
         None => newest.selector.parse::<Selector>().is_ok_and(|selector| selector.matches(server, labels)),
     }
 }

@@ -12,7 +12,7 @@ use super::{
     store::{self, Write},
     succession::{is_active, open_of},
 };
-use crate::rollout::{self, Event, ServerState, Verb};
+use crate::rollout::{self, Event, Kind, ServerState, Verb};
 
 impl Controller {
     /// `given` is the rollout's id, or the beginning of it.
@@ -25,6 +25,10 @@ impl Controller {
     ) -> Result<Shown, NotStarted> {
         let row = self.show(given).await?.row;
         admission::check_behind(self.store.read(), &row.app, &row.environment).await?;
+        if let (Verb::SkipStep { step, .. }, Kind::Deploy) = (&verb, row.state.kind) {
+            let plan = admission::read_plan(&self.repository.manifest(row.digest).await?)?;
+            admission::check_skips(&plan, std::slice::from_ref(step))?;
+        }
         let id = row.id;
         let mut after = After::default();
         let mut write = self.store.write().await?;

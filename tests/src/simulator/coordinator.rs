@@ -729,7 +729,8 @@ impl Coordinator {
                 place: Wave::Fleet,
                 group: String::new(),
             });
-        let state = consign_coordinator::rollout::plan(Request::back(candidates.collect())).ok()?;
+        let state =
+            consign_coordinator::rollout::plan(Request::back(Vec::new(), 0, candidates.collect())).ok()?;
         let reason = format!("rollout {} stopped: {because}", source.id.short());
         let row = self.way_back(around, source, state, &reason, "");
         let id = row.id.clone();

@@ -203,7 +203,8 @@ impl Coordinator {
             return Err("nothing to return to".to_owned());
         }
         let candidates = self.candidates(around, |_, name| has_it(name) || gets_it(name));
-        let state = rollout::plan(Request::back(candidates)).map_err(|error| error.to_string())?;
+        let state =
+            rollout::plan(Request::back(Vec::new(), 0, candidates)).map_err(|error| error.to_string())?;
         for row in self.store.open_of(&source.app) {
             match row.state.kind {
                 Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {

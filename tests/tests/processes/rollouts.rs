@@ -173,3 +173,21 @@ fn a_wave_whose_health_fails_is_the_last() {
     assert!(ran.stdout.contains("the health of wave 1 failed"), "{}", ran.stdout);
     assert!(!scene.agents[1].apps().join("app/current").exists());
 }
+
+#[test]
+fn a_server_that_was_away_gets_what_it_is_owed_when_it_is_back() {
+    let mut scene = Scene::start(&["web-1", "web-2"]);
+    scene.publish("1.0.0", ACTIVATE, &[]);
+    scene.agents[1].kill();
+    let start = ["rollout", "start", "app@1.0.0", "--env", "staging", "--offline", "owe", "--follow"];
+    let ran = scene.operator.run(&start);
+    assert_eq!(ran.code, 7, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("web-2 owed"), "{}", ran.stdout);
+    scene.agents[1].launch();
+    let shown = until("web-2 has it", Duration::from_secs(60), || {
+        let shown = scene.operator.json(&["rollout", "list"])[0].clone();
+        if shown["state"] == "succeeded" { Ok(shown) } else { Err(shown.to_string()) }
+    });
+    assert_eq!(shown["exit_code"], 0, "{shown}");
+    assert!(scene.agents[1].apps().join("app/current").exists());
+}

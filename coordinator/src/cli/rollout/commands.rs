@@ -128,9 +128,9 @@ pub(crate) struct LogsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The app, with --env
-    #[arg(required_unless_present = "rollout", requires = "environment")]
-    app: Option<App>,
+    /// The app, with --env; with @VERSION, that version is left, not what came last
+    #[arg(value_name = "APP[@VERSION]", required_unless_present = "rollout", requires = "environment")]
+    app: Option<String>,
     /// The environment, with APP
     #[arg(long = "env", value_name = "ENV", requires = "app")]
     environment: Option<Environment>,
@@ -143,6 +143,10 @@ pub(crate) struct RollbackArgs {
     /// Only these servers
     #[arg(long, value_name = "SELECTOR")]
     only: Option<String>,
+    /// Servers reached when a wave is done, as 1 or 25%; may be repeated. Without it, as many at once as the rollout's
+    /// min_healthy leaves
+    #[arg(long = "wave", value_name = "N|P%")]
+    waves: Vec<String>,
     /// Stay and show what happens
     #[arg(long, short)]
     follow: bool,
@@ -186,8 +190,12 @@ async fn rollback(args: RollbackArgs, client: &Client, printer: &Printer) -> Res
         Some(given) => resolve(client, given).await?,
         None => String::new(),
     };
+    let named = args.app.unwrap_or_default();
+    let (app, version) = named.split_once('@').unwrap_or((&named, ""));
     let request = v1::RollbackRequest {
-        app: args.app.map(String::from).unwrap_or_default(),
+        app: app.to_owned(),
+        version: version.to_owned(),
+        waves: args.waves,
         environment: args.environment.map(String::from).unwrap_or_default(),
         rollout,
         reason: args.reason,

@@ -123,3 +123,17 @@ fn what_cannot_be_is_refused_when_it_is_planned() {
     nobody.candidates.iter_mut().for_each(|candidate| candidate.group.clear());
     assert!(matches!(plan(nobody), Err(InvalidStrategy::GroupUnknown { .. })));
 }
+
+#[test]
+fn a_server_that_is_lost_does_not_keep_a_stopped_rollout_from_its_end() {
+    let strategy = Strategy { on_stop: OnStop::Rollback, ..Strategy::default() };
+    let events = [Event::Begin].into_iter().chain((1..=3).map(|n| about(n, News::Ready)));
+    let (rollout, _) = run(with(strategy, 3, &[]), events);
+    let (rollout, _) = run(rollout, [ended(1, good()), ended(2, failed()), about(3, News::Accepted)]);
+    assert_eq!(states(&rollout), ["succeeded", "failed", "running"]);
+    let (rollout, commands) = run(rollout, [about(3, News::Absent)]);
+    assert!(commands.iter().any(|it| matches!(it, Command::RollBack { .. })), "web-1 must not stay on it");
+    assert_eq!((states(&rollout)[2], verdict(&rollout).0), ("unknown", Final::Unknown));
+    let (rollout, _) = run(rollout, [ended(3, returned())]);
+    assert_eq!(states(&rollout)[2], "returned", "its own word, once it is heard");
+}

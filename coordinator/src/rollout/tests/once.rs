@@ -77,8 +77,7 @@ fn nobody_runs_it_after_an_unknown_outcome_until_a_person_decides() {
     let (rollout, _) = run(once(2, &[]), [awaiting(1), awaiting(2)]);
     let undecided = about(1, News::Undecided { step: step(), because: "power".into() });
     let (rollout, commands) = run(rollout, started(1).into_iter().chain([undecided]));
-    let stopped =
-        "the rollout stopped: web-1 is unknown: step migrate: power; it waits for `consign rollout decide`";
+    let stopped = "the rollout stopped: web-1 is unknown: step migrate: power";
     assert_eq!(commands, [Command::Cancel { server: server(2), because: stopped.into() }]);
     let cancelled = End::Cancelled { because: "told to".into() };
     let (rollout, _) = run(rollout, [ended(2, cancelled)]);
@@ -135,4 +134,14 @@ fn the_word_of_a_server_that_comes_back_is_the_truth() {
     let (rollout, _) = run(rollout, [ends(1, StepEnd::Succeeded), ended(1, good())]);
     assert_eq!(rollout.once[&step()].state, OnceState::Done { server: server(1) });
     assert_eq!((states(&rollout), verdict(&rollout).0), (vec!["succeeded"], Final::Aborted));
+}
+
+#[test]
+fn a_decision_settles_what_stopped_the_rollout() {
+    let undecided = about(1, News::Undecided { step: step(), because: "power".into() });
+    let (rollout, _) = run(once(1, &[]), [undecided]);
+    assert_eq!(verdict(&rollout).0, Final::Unknown);
+    let decided = News::Decided { step: step(), action: DecisionAction::Done, because: "seen".into() };
+    let (rollout, _) = run(rollout, [about(1, decided), ended(1, good())]);
+    assert_eq!(verdict(&rollout), (Final::Succeeded, "1 server succeeded"));
 }

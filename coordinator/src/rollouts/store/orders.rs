@@ -87,7 +87,7 @@ pub async fn may_fetch<'e>(
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM orders o
                    JOIN deployments d ON d.id = o.deployment JOIN rollouts r ON r.id = d.rollout
-                 WHERE o.server = ?1 AND o.manifest = ?2 AND r.standing <> 'ended')
+                 WHERE o.server = ?1 AND o.manifest = ?2 AND (r.standing <> 'ended' OR r.under_way))
               + (SELECT count(*) FROM server_apps
                  WHERE server = ?1 AND (good = ?2 OR before = ?2 OR current = ?2)) AS n",
     )

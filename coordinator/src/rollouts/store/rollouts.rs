@@ -117,21 +117,6 @@ pub async fn list<'e>(
     rows.iter().map(rollout_row).collect()
 }
 
-/// Of every app the newest rollout in this environment.
-pub async fn newest_by_app<'e>(
-    db: impl SqliteExecutor<'e>,
-    environment: &Environment,
-) -> Result<Vec<RolloutRow>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT * FROM rollouts WHERE rowid IN (
-             SELECT max(rowid) FROM rollouts WHERE environment = ? GROUP BY app) ORDER BY app",
-    )
-    .bind(environment.as_str())
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(rollout_row).collect()
-}
-
 /// Ended ones beyond the `keep` newest of their app and environment, oldest first.
 pub async fn ended_beyond<'e>(db: impl SqliteExecutor<'e>, keep: u32) -> Result<Vec<Id>, StoreError> {
     let rows = sqlx::query(

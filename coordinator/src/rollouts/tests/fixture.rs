@@ -93,7 +93,7 @@ impl Fixture {
     pub(super) async fn over(store: Arc<Store>, dir: tempfile::TempDir) -> Self {
         let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
         let moment = Duration::from_millis(50);
-        let patience = Patience { turn: moment, restart: moment * 4, cancel: moment };
+        let patience = Patience { turn: moment, restart: moment * 4, cancel: moment, stopping: moment * 2 };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let trust_roots = Arc::new(TrustRoots::load(Arc::clone(&store), Arc::clone(&clock)).await.unwrap());
         let repository = Arc::new(Repository::new(

@@ -173,3 +173,56 @@ async fn a_bake_is_over_in_time() {
     assert!(order.issued.0 >= baked_from.0 + 150, "{} after {baked_from}", order.issued);
     time.abort();
 }
+
+#[tokio::test]
+async fn a_rollback_goes_before_what_waits_also_when_nothing_runs_that_it_must_end() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    fixture.deployed_before(&["web-1", "web-2"]).await;
+    let (mut one, mut two) = (fixture.connect("web-1").await, fixture.connect("web-2").await);
+    let strategy = Strategy { bake_ms: 600_000, ..Strategy::default() };
+    let request = StartRequest { strategy, ..fixture.request(&["1", "2"]) };
+    let baking = fixture.controller.start(request).await.unwrap().row.id;
+    let order = one.order().await;
+    one.end(&order, succeeded()).await;
+    let waiting = fixture.controller.start(queued(&fixture, Queueing::Queue)).await.unwrap().row.id;
+    let back = fixture.rollback("").await.unwrap().row.id;
+    let order = one.order().await;
+    assert_eq!(order.rollout, back);
+    assert!(matches!(order.order, OrderKind::Return { .. }), "{order:?}");
+    two.expect_nothing();
+    assert_eq!(fixture.controller.show_exactly(&baking).await.unwrap().exit_code(), 5);
+    assert_eq!(fixture.controller.show_exactly(&waiting).await.unwrap().state(), "queued");
+}
+
+#[tokio::test]
+async fn a_rollback_right_after_a_failure_does_not_go_one_too_far() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    fixture.deployed_before(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    fixture.start(&[]).await.unwrap();
+    let order = one.order().await;
+    one.end(&order, DeploymentOutcome::Returned { because: "unhealthy".into() }).await;
+    let refused = fixture.rollback("").await.unwrap_err();
+    assert_eq!(refused.code(), "nothing-to-return-to");
+    assert!(refused.to_string().contains("is returned, and no server has anything of it"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_owed_is_owed_also_after_rollouts_that_were_not_meant_for_the_server() {
+    let fixture = Fixture::new(&["web-1", "web-2"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let strategy = Strategy { offline: Offline::Owe, ..Strategy::default() };
+    let request = StartRequest { strategy, ..fixture.request(&[]) };
+    let owed = fixture.controller.start(request).await.unwrap().row.id;
+    let order = one.order().await;
+    one.end(&order, succeeded()).await;
+    fixture.until(&owed, |shown| shown.row.is_ended()).await;
+    let request = StartRequest { again: Again::Force, ..fixture.request(&[]) };
+    let request =
+        StartRequest { selector: "web-1".parse().unwrap(), selector_text: "web-1".into(), ..request };
+    fixture.controller.start(request).await.unwrap();
+    let order = one.order().await;
+    one.end(&order, succeeded()).await;
+    let mut two = fixture.connect("web-2").await;
+    assert_eq!(two.order().await.rollout, owed);
+}

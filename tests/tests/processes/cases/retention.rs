@@ -157,6 +157,14 @@ fn t11_a_rollback_does_not_need_the_rollout_that_brought_what_is_left() {
     scene.publish("1.2.0", &format!("[[step]]\nname = \"no\"\nshell = \"false\"\n{ACTIVATE}"), &[]);
     assert_eq!(scene.roll_out("1.2.0").code, 3);
     clean(&mut scene, 1);
-    roll_back(&scene);
+    // Of what came last there is nothing to go back from, and going on to what was good before would be one too far.
+    let back = |what: &str| {
+        scene.operator.run(&["rollout", "rollback", what, "--env", "staging", "--reason", "test", "--follow"])
+    };
+    let refused = back("app");
+    assert!(refused.code == 1 && refused.stderr.contains("app@VERSION"), "{}", refused.stderr);
+    assert_eq!(current(&scene.agents[0]), "1.1.0");
+    let named = back("app@1.1.0");
+    assert_eq!(named.code, 0, "{}{}", named.stdout, named.stderr);
     assert_eq!(current(&scene.agents[0]), "1.0.0");
 }
