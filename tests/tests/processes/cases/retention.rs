@@ -69,10 +69,10 @@ fn set(versions: &[&str]) -> BTreeSet<String> {
     versions.iter().map(|version| (*version).to_owned()).collect()
 }
 
-fn roll_back(scene: &Scene) {
+fn roll_back(scene: &Scene, left: &str) {
     let back = scene
         .operator
-        .run(&["rollout", "rollback", "app", "--env", "staging", "--reason", "test", "--follow"]);
+        .run(&["rollout", "rollback", left, "--env", "staging", "--reason", "test", "--follow"]);
     assert_eq!(back.code, 0, "{}{}", back.stdout, back.stderr);
 }
 
@@ -125,7 +125,7 @@ fn t11_cleaning_while_a_rollout_waits_deletes_nothing_that_is_needed() {
     clean(&mut scene, 200);
     assert!(stocked(&scene).is_superset(&set(&["1.1.0", "1.2.0"])), "{:?}", stocked(&scene));
 
-    roll_back(&scene);
+    roll_back(&scene, "app@1.2.0");
     for agent in &scene.agents {
         assert_eq!(current(agent), "1.1.0");
     }
@@ -141,7 +141,7 @@ fn t11_a_server_keeps_as_many_releases_as_its_plan_says() {
         println!("after {version}: {:?}", releases(&scene.agents[0]));
     }
     assert_eq!(releases(&scene.agents[0]), set(&["1.3.0", "1.4.0"]));
-    roll_back(&scene);
+    roll_back(&scene, "app");
     assert_eq!(current(&scene.agents[0]), "1.3.0");
 }
 
