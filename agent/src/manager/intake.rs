@@ -32,6 +32,8 @@ pub(super) enum Declined {
     Busy { app: String, deployment: Id },
     #[error("the deployment {deployment} has been cancelled often enough")]
     Cancelling { deployment: Id },
+    #[error("as many words as are allowed wait for the deployment {deployment} to begin")]
+    Crowded { deployment: Id },
     #[error("no deployment {deployment} goes on here")]
     NotRunning { deployment: Id },
     #[error(transparent)]
@@ -50,7 +52,7 @@ impl Declined {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Rule(refusal) => refusal.code(),
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::Crowded { .. } => "busy",
             Self::Cancelling { .. } => "cancelling",
             Self::NotRunning { .. } => "not-running",
             Self::Misfit(misfit) => misfit.code(),
@@ -73,6 +75,7 @@ impl Declined {
             Self::Rule(refusal) => refusal.code() != "equivocation",
             Self::PlanDrift { .. } => true,
             Self::Busy { .. }
+            | Self::Crowded { .. }
             | Self::Cancelling { .. }
             | Self::NotRunning { .. }
             | Self::Misfit(_)
