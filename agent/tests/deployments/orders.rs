@@ -1,12 +1,14 @@
 //! Orders that come at an inconvenient moment: while another deployment is being cancelled, or before theirs has begun.
 
-use std::{fs, sync::atomic::Ordering};
+use std::{fs, sync::atomic::Ordering, time::Duration};
 
 use consign_agent::ports::Outbound;
 use consign_common::{
     deployment::{DeploymentOutcome, Event},
+    digest::Sha256,
     trust::{DecisionAction, Order, OrderKind},
 };
+use tokio::time::timeout;
 
 use crate::{
     NOTE, succeeded,
@@ -152,9 +154,12 @@ async fn a_skip_that_comes_while_its_order_is_judged_counts() {
     let unfit = Order { deployment: order.deployment.clone(), ..world.order(skip("nothing")) };
     agent.give(world.send_alone(&unfit)).await;
     let (known, document) = (agent.journal.clone(), left_out.to_vec());
-    while known.known(&left_out.id, &document).await.unwrap().unwrap().is_none() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let taken = async {
+        while known.known(&left_out.id, &document).await.unwrap().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), taken).await.expect("the word is taken");
     world.shelf.silent.store(false, Ordering::Relaxed);
     let (mut skipped, mut refused) = (0, Vec::new());
     let outcome = loop {
@@ -191,5 +196,21 @@ async fn words_about_an_order_that_is_refused_are_answered() {
     }
     agent.give(world.deploy(&artifact)).await;
     assert_eq!(agent.outcome().await, succeeded());
+    agent.kill().await;
+}
+
+#[tokio::test]
+async fn a_blip_of_the_network_refuses_no_order_and_what_is_not_there_is_asked_for_once() {
+    let world = World::new();
+    let mut agent = world.start().await;
+    let artifact = world.publish("1.0.0", &[("index", "one")], NOTE);
+    world.shelf.blips.store(2, Ordering::Relaxed);
+    agent.give(world.deploy(&artifact)).await;
+    assert_eq!(agent.outcome().await, succeeded());
+    assert_eq!(world.shelf.manifests_fetched.swap(0, Ordering::Relaxed), 3);
+    let nowhere = Artifact { digest: Sha256::of(b"nowhere"), statements: artifact.statements };
+    agent.give(world.deploy(&nowhere)).await;
+    assert_eq!(agent.refusal().await.0, "fetch-failed");
+    assert_eq!(world.shelf.manifests_fetched.load(Ordering::Relaxed), 1);
     agent.kill().await;
 }

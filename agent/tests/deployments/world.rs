@@ -70,6 +70,8 @@ pub(crate) struct Shelf {
     pub(crate) manifests_fetched: Arc<AtomicUsize>,
     /// Manifests do not come as long as this is so.
     pub(crate) silent: Arc<AtomicBool>,
+    /// So many times a manifest cannot be had.
+    pub(crate) blips: Arc<AtomicUsize>,
 }
 
 impl Fetch for Shelf {
@@ -77,6 +79,10 @@ impl Fetch for Shelf {
         self.manifests_fetched.fetch_add(1, Ordering::Relaxed);
         while self.silent.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let less = |blips: usize| blips.checked_sub(1);
+        if self.blips.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            return Err(FetchError::Unreachable("a blip".into()));
         }
         let artifacts = self.artifacts.lock().unwrap();
         let found = artifacts.get(&digest).map(|shelved| shelved.manifest.clone());
