@@ -123,6 +123,12 @@ pub enum Input {
     ConfirmExpired,
 }
 
+impl Input {
+    pub fn is_cancel(&self) -> bool {
+        matches!(self, Self::Cancel { .. })
+    }
+}
+
 /// What a run waits for that nobody on this server can give it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {

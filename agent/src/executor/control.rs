@@ -1,9 +1,7 @@
 //! What a deployment that runs hears from outside, and how it stands for those who would send it something.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use consign_common::trust::Refusal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     core::{Input, Misfit},
@@ -69,37 +67,52 @@ impl Reply {
 }
 
 /// How a deployment stands, for whoever has another order for its app.
-#[derive(Debug, Default)]
-pub struct Standing(AtomicU8);
+#[derive(Debug)]
+pub struct Standing(watch::Sender<Stand>);
 
-const BUSY: u8 = 0;
-const UNDECIDED: u8 = 1;
-const ENDING: u8 = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Busy,
+    Undecided,
+    Ending,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self(watch::Sender::new(Stand::Busy))
+    }
+}
 
 impl Standing {
     pub(super) fn is_busy(&self) {
-        self.set(BUSY);
+        self.set(Stand::Busy);
     }
 
     /// It waits for a decision: another order ends it.
     pub(super) fn is_undecided(&self) {
-        self.set(UNDECIDED);
+        self.set(Stand::Undecided);
     }
 
     /// It has ended, and tidies up.
     pub(super) fn is_ending(&self) {
-        self.set(ENDING);
+        self.set(Stand::Ending);
     }
 
     pub fn undecided(&self) -> bool {
-        self.0.load(Ordering::Acquire) == UNDECIDED
+        *self.0.borrow() == Stand::Undecided
     }
 
     pub fn ending(&self) -> bool {
-        self.0.load(Ordering::Acquire) == ENDING
+        *self.0.borrow() == Stand::Ending
     }
 
-    fn set(&self, standing: u8) {
-        self.0.store(standing, Ordering::Release);
+    /// Until it waits for a decision, or has ended.
+    pub async fn no_longer_busy(&self) {
+        // Never closed: the sender is our own.
+        drop(self.0.subscribe().wait_for(|stand| *stand != Stand::Busy).await);
+    }
+
+    fn set(&self, standing: Stand) {
+        self.0.send_if_modified(|stand| std::mem::replace(stand, standing) != standing);
     }
 }

@@ -250,8 +250,7 @@ where
 
     /// Takes a word if it fits: first it is durable, then it counts, and then it is answered.
     async fn heed(&mut self, control: Control) -> Result<(), JournalError> {
-        let is_cancel = matches!(control.input, Input::Cancel { .. });
-        if self.run.is_catching_up() && !is_cancel {
+        if self.run.is_catching_up() && !control.input.is_cancel() {
             self.early.push(control);
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! From an order's bytes to an assignment, or a refusal with a name.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use consign_common::{
     artifact::Manifest,
@@ -14,13 +14,20 @@ use consign_common::{
         authorize::{Documents, Intent, Memory, Verified, Work, authorize, authorize_approach},
     },
 };
+use tokio::time::{Instant, sleep};
 
 use crate::{
     core::{Input, Misfit},
     executor::{Assignment, DocumentsError, Foresight, Origin, Rejected, Roots, Site, foresee, runs_already},
     journal::{Accepted, JournalError, Received},
     ports::{Fetch, FetchError},
+    session::fraction,
 };
+
+/// How long a manifest that cannot be had is tried for: less than the patience of who asks what an order would come to.
+const PATIENCE: Duration = Duration::from_secs(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Why an order is not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +39,8 @@ pub(super) enum Declined {
     Busy { app: String, deployment: Id },
     #[error("the deployment {deployment} has been cancelled often enough")]
     Cancelling { deployment: Id },
+    #[error("as many words as are allowed wait for the deployment {deployment} to begin")]
+    Crowded { deployment: Id },
     #[error("no deployment {deployment} goes on here")]
     NotRunning { deployment: Id },
     #[error(transparent)]
@@ -50,7 +59,7 @@ impl Declined {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Rule(refusal) => refusal.code(),
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::Crowded { .. } => "busy",
             Self::Cancelling { .. } => "cancelling",
             Self::NotRunning { .. } => "not-running",
             Self::Misfit(misfit) => misfit.code(),
@@ -73,6 +82,7 @@ impl Declined {
             Self::Rule(refusal) => refusal.code() != "equivocation",
             Self::PlanDrift { .. } => true,
             Self::Busy { .. }
+            | Self::Crowded { .. }
             | Self::Cancelling { .. }
             | Self::NotRunning { .. }
             | Self::Misfit(_)
@@ -264,13 +274,31 @@ impl Incoming {
     }
 }
 
-/// The manifest's bytes, from this server's disk or from the coordinator; not kept.
+/// The manifest's bytes, from this server's disk or from the coordinator; not kept. A coordinator that cannot be reached
+/// is tried again for a while: a refusal would be the end of the order.
 async fn manifest<F: Fetch, P, R: Roots>(site: &Site<F, P, R>, digest: Sha256) -> Result<Vec<u8>, Declined> {
-    match site.documents().manifest(digest)? {
-        Some(bytes) => Ok(bytes),
-        None => {
-            let fetched = site.fetch.manifest(digest).await;
-            fetched.map_err(|source| Declined::Fetch { digest, source })
+    if let Some(bytes) = site.documents().manifest(digest)? {
+        return Ok(bytes);
+    }
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let source = match site.fetch.manifest(digest).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(source) => source,
+        };
+        match &source {
+            FetchError::Unreachable(_) if began.elapsed() + pause < PATIENCE => {
+                tracing::info!(error = %source, artifact = %digest.short(), "its manifest is asked for again");
+                sleep(pause.mul_f64(0.5 + fraction() / 2.0)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            FetchError::Unreachable(_)
+            | FetchError::NotFound(_)
+            | FetchError::OutOfRange(_)
+            | FetchError::Malformed(_)
+            | FetchError::TooLong(_)
+            | FetchError::Io { .. } => return Err(Declined::Fetch { digest, source }),
         }
     }
 }

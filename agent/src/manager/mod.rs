@@ -7,6 +7,7 @@ mod pump;
 mod queries;
 mod resume;
 mod run;
+mod slot;
 
 pub use overdue::{TakenBack, take_back};
 pub use run::{Manager, ManagerError};

@@ -18,16 +18,14 @@ use super::{
     pump::Pump,
     queries::Queries,
     resume::resume,
+    slot::{Ear, Next, Slot, Word, Words},
 };
 use crate::{
     core::Input,
-    executor::{Assignment, Deployment, Halt, Inbox, Processes, Rejected, Reply, Roots, Site, Standing},
+    executor::{Assignment, Deployment, Halt, Processes, Rejected, Reply, Roots, Site},
     journal::{JournalError, Known},
     ports::{Fetch, Inbound, Outbound},
 };
-
-/// Cancels that one deployment is told of, each an event in the journal; more change nothing.
-const CANCELS: u32 = 8;
 
 /// The agent must end: what it did next would not be known after a restart.
 #[derive(Debug, thiserror::Error)]
@@ -38,36 +36,6 @@ pub enum ManagerError {
     Halt(#[from] Halt),
     #[error("a deployment's task ended by itself")]
     Task(#[from] JoinError),
-}
-
-/// One app's place: there is one deployment in it, or one that is being judged.
-#[derive(Debug)]
-struct Slot {
-    deployment: Id,
-    order: Id,
-    /// Present once it runs.
-    inbox: Option<Inbox>,
-    /// Came before it ran.
-    cancel: Option<Input>,
-    /// Cancels that it was given.
-    cancels: u32,
-    standing: Arc<Standing>,
-    /// Came while it tidied up, or waited for a decision.
-    next: Option<Box<Incoming>>,
-}
-
-impl Slot {
-    fn new(deployment: Id, order: Id) -> Self {
-        let standing = Arc::default();
-        Self { deployment, order, inbox: None, cancel: None, cancels: 0, standing, next: None }
-    }
-}
-
-impl Slot {
-    /// Its deployment waits for a decision, and no order waits for its end yet.
-    fn gives_way(&self) -> bool {
-        self.standing.undecided() && self.next.is_none()
-    }
 }
 
 #[derive(Debug)]
@@ -87,6 +55,11 @@ enum Done {
         app: App,
         deployment: Id,
         answer: Option<Result<(), Rejected>>,
+    },
+    /// The deployment in the app's place, which an order waits for, waits for a decision or has ended.
+    NoLongerBusy {
+        app: App,
+        deployment: Id,
     },
     Ended {
         app: App,
@@ -123,8 +96,7 @@ where
         self.tasks.spawn(async move { Done::Pumped(pump.run(journal, outbound).await) });
         for deployment in self.site.journal.open_deployments().await? {
             if let Some((app, assignment)) = resume(&self.site, &deployment).await? {
-                let order = assignment.order.id.clone();
-                self.slots.insert(app.clone(), Slot::new(deployment, order));
+                self.slots.insert(app.clone(), Slot::resumed(&assignment));
                 self.begin(app, assignment).await?;
             }
         }
@@ -209,41 +181,83 @@ where
         }
     }
 
-    /// Takes the app's place for the order, and judges it beside the loop: its manifest may have to be fetched.
+    /// Takes the app's place for the order, or lets it wait for a deployment that leaves it.
     async fn judge(&mut self, incoming: Incoming) -> Result<(), ManagerError> {
         let app = incoming.order.app.clone();
-        if let Some(slot) = self.slots.get_mut(&app) {
-            let known = |next: &Incoming| next.order.id == incoming.order.id;
-            if slot.order == incoming.order.id || slot.next.as_deref().is_some_and(known) {
-                return Ok(());
-            }
-            if slot.standing.ending() && slot.next.is_none() {
-                slot.next = Some(Box::new(incoming));
-            } else if let Some(inbox) = slot.inbox.clone().filter(|_| slot.gives_way()) {
-                slot.next = Some(Box::new(incoming));
-                let deployment = slot.deployment.clone();
-                let reply = inbox.say(Input::GiveUp, None).await;
-                self.tasks.spawn(async move {
-                    Done::ToldToGiveWay { app, deployment, answer: reply.answer().await }
-                });
-            } else {
-                let deployment = slot.deployment.clone();
-                let busy = Declined::Busy { app: app.to_string(), deployment };
-                self.decline(&incoming, &busy).await?;
-            }
+        let Some(slot) = self.slots.get_mut(&app) else {
+            self.occupy(Next { incoming, words: Words::default() });
+            return Ok(());
+        };
+        let known = |next: &Next| next.incoming.order.id == incoming.order.id;
+        if slot.order == incoming.order.id || slot.next.as_deref().is_some_and(known) {
             return Ok(());
         }
+        if slot.is_leaving() || (slot.inbox.is_some() && slot.gives_way()) {
+            slot.next = Some(Box::new(Next { incoming, words: Words::default() }));
+            self.make_way(&app).await;
+            return Ok(());
+        }
+        let deployment = slot.deployment.clone();
+        self.decline(&incoming, &Declined::Busy { app: app.to_string(), deployment }).await
+    }
+
+    /// Takes the app's place, which is free, and judges the order beside the loop: its manifest may have to be fetched.
+    fn occupy(&mut self, next: Next) {
+        let Next { incoming, words } = next;
+        let app = incoming.order.app.clone();
         let (deployment, order) = (incoming.order.deployment.clone(), incoming.order.id.clone());
-        self.slots.insert(app.clone(), Slot::new(deployment, order));
+        self.slots.insert(app.clone(), Slot::new(deployment, order, words));
         let site = self.site.clone();
         self.tasks.spawn(async move {
             let result = incoming.judge(&site).await.map(Box::new);
             Done::Judged { app, incoming: Box::new(incoming), result }
         });
+    }
+
+    /// Tells a deployment that waits for a decision that an order waits for its end. One that is cancelled ends by
+    /// itself, unless it comes to wait for one, too.
+    async fn make_way(&mut self, app: &App) {
+        let Some(slot) = self.slots.get(app).filter(|slot| slot.next.is_some()) else { return };
+        let Some(inbox) = slot.inbox.clone() else { return };
+        let (app, deployment, standing) = (app.clone(), slot.deployment.clone(), slot.standing.clone());
+        if standing.undecided() {
+            let reply = inbox.say(Input::GiveUp, None).await;
+            self.tasks
+                .spawn(async move { Done::ToldToGiveWay { app, deployment, answer: reply.answer().await } });
+        } else if !standing.ending() {
+            self.tasks.spawn(async move {
+                standing.no_longer_busy().await;
+                Done::NoLongerBusy { app, deployment }
+            });
+        }
+    }
+
+    /// The place is free: of what waited for it, the words have nobody to go to, and the order is judged.
+    async fn vacate(&mut self, app: &App) -> Result<(), ManagerError> {
+        let Some(mut slot) = self.slots.remove(app) else { return Ok(()) };
+        self.forget(slot.words.take()).await?;
+        if let Some(next) = slot.next {
+            self.occupy(*next);
+        }
         Ok(())
     }
 
-    /// A word about a deployment that runs. A cancel is kept for one that is still being judged.
+    /// An order that waited for a place does not get it.
+    async fn turn_away(&self, next: Next, declined: &Declined) -> Result<(), ManagerError> {
+        let Next { incoming, mut words } = next;
+        self.decline(&incoming, declined).await?;
+        self.forget(words.take()).await
+    }
+
+    async fn forget(&self, words: Vec<Word>) -> Result<(), ManagerError> {
+        for Word { incoming, .. } in words {
+            let deployment = incoming.order.deployment.clone();
+            self.decline(&incoming, &Declined::NotRunning { deployment }).await?;
+        }
+        Ok(())
+    }
+
+    /// A word about a deployment that runs. It is kept for one that is still being judged, or waits for its place.
     async fn control(&mut self, incoming: Incoming, word: Input) -> Result<(), ManagerError> {
         let order = &incoming.order;
         let memory = self.site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
@@ -252,42 +266,61 @@ where
             return self.decline(&incoming, &Declined::Rule(refusal)).await;
         }
         let received = incoming.received(&self.site, root.version);
-        let deployment = order.deployment.clone();
-        let is_cancel = matches!(word, Input::Cancel { .. });
-        let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == deployment);
-        let Some(slot) = slot.filter(|slot| slot.inbox.is_some() || is_cancel) else {
+        let (deployment, is_cancel) = (order.deployment.clone(), word.is_cancel());
+        let slot = self.slots.get_mut(&order.app);
+        let is_here = slot.as_ref().is_some_and(|slot| slot.deployment == deployment);
+        let Some((slot, full)) = slot.and_then(|slot| {
+            let full = match slot.ear(&deployment)? {
+                Ear::Running(_) => false,
+                Ear::Judged(words) => words.is_full(),
+            };
+            Some((slot, full))
+        }) else {
             return self.decline(&incoming, &Declined::NotRunning { deployment }).await;
         };
-        if is_cancel && slot.cancels >= CANCELS {
+        if full {
+            return self.decline(&incoming, &Declined::Crowded { deployment }).await;
+        }
+        if is_cancel && is_here && !slot.cancel() {
             return self.decline(&incoming, &Declined::Cancelling { deployment }).await;
         }
-        slot.cancels += u32::from(is_cancel);
-        if let Some(inbox) = slot.inbox.clone() {
-            let reply = inbox.say(word, Some(received)).await;
-            self.hear(incoming, reply);
-            return Ok(());
-        }
-        match self.site.journal.accept_control(&received).await {
-            Err(error) if error.is_full() => self.decline(&incoming, &error.into()).await,
-            Err(error) => Err(error.into()),
-            Ok(Err(refusal)) => self.decline(&incoming, &Declined::Rule(refusal)).await,
-            Ok(Ok(())) => {
-                slot.cancel = Some(word);
-                Ok(())
+        let declined = match slot.ear(&deployment) {
+            None => Declined::NotRunning { deployment },
+            Some(Ear::Running(inbox)) => {
+                let reply = inbox.say(word, Some(received)).await;
+                self.hear(incoming, reply);
+                return Ok(());
             }
+            Some(Ear::Judged(words)) => match self.site.journal.accept_control(&received).await {
+                Ok(Ok(())) => {
+                    words.keep(Word { incoming, input: word });
+                    return Ok(());
+                }
+                Ok(Err(refusal)) => Declined::Rule(refusal),
+                Err(error) if error.is_full() => error.into(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if is_cancel && is_here {
+            slot.uncancel();
         }
+        self.decline(&incoming, &declined).await
     }
 
     /// One that was taken before: it counts once, whatever becomes of it now.
     async fn pass_on(&mut self, incoming: Incoming, word: Input) {
         let order = &incoming.order;
-        let slot = self.slots.get_mut(&order.app).filter(|slot| slot.deployment == order.deployment);
-        let Some(slot) = slot else { return };
-        if let Some(inbox) = slot.inbox.clone() {
-            let reply = inbox.say(word, None).await;
-            self.hear(incoming, reply);
-        } else if matches!(word, Input::Cancel { .. }) {
-            slot.cancel = Some(word);
+        let Some(slot) = self.slots.get_mut(&order.app) else { return };
+        if word.is_cancel() && slot.deployment == order.deployment {
+            slot.cancel_again();
+        }
+        match slot.ear(&order.deployment) {
+            Some(Ear::Running(inbox)) => {
+                let reply = inbox.say(word, None).await;
+                self.hear(incoming, reply);
+            }
+            Some(Ear::Judged(words)) if !words.is_full() => words.keep(Word { incoming, input: word }),
+            Some(Ear::Judged(_)) | None => {}
         }
     }
 
@@ -303,18 +336,19 @@ where
                     Ok(()) => Ok(()),
                     // Nothing has begun: an order that cannot be made durable is refused.
                     Err(error) => {
-                        self.slots.remove(&app);
-                        self.decline(&incoming, &Declined::Journal(error)).await
+                        self.decline(&incoming, &Declined::Journal(error)).await?;
+                        self.vacate(&app).await
                     }
                 }
             }
             Done::Judged { app, result: Err(declined), incoming } => {
-                self.slots.remove(&app);
-                self.decline(&incoming, &declined).await
+                self.decline(&incoming, &declined).await?;
+                self.vacate(&app).await
             }
             Done::Heard { answer: Some(Ok(())), .. } => Ok(()),
             Done::Heard { incoming, answer: Some(Err(rejected)) } => {
-                self.decline(&incoming, &rejected.into()).await
+                self.decline(&incoming, &rejected.into()).await?;
+                self.goes_on(&incoming).await
             }
             Done::Heard { incoming, answer: None } => {
                 let deployment = incoming.order.deployment.clone();
@@ -322,26 +356,44 @@ where
             }
             // Where it gives way, its end is what counts.
             Done::ToldToGiveWay { answer: Some(Ok(())) | None, .. } => Ok(()),
-            Done::ToldToGiveWay { app, deployment, answer: Some(Err(_)) } => {
-                let slot = self.slots.get_mut(&app).filter(|slot| slot.deployment == deployment);
-                match slot.and_then(|slot| slot.next.take()) {
-                    // It was decided in the meantime, and goes on.
-                    Some(incoming) => {
-                        self.decline(&incoming, &Declined::Busy { app: app.to_string(), deployment }).await
-                    }
-                    None => Ok(()),
-                }
-            }
+            Done::ToldToGiveWay { app, deployment, answer: Some(Err(_)) }
+            | Done::NoLongerBusy { app, deployment } => self.next_waits_on(&app, &deployment).await,
             Done::Ended { app, deployment, result } => {
-                let next = self.slots.remove(&app).and_then(|slot| slot.next);
                 let outcome = result?;
                 tracing::info!(%app, %deployment, outcome = outcome.as_str(), "deployment ended");
-                match next {
-                    Some(incoming) => self.judge(*incoming).await,
-                    None => Ok(()),
-                }
+                self.vacate(&app).await
             }
             Done::Pumped(result) => Ok(result?),
+        }
+    }
+
+    /// A word was not taken: if it was the only cancel, nothing ends the deployment soon.
+    async fn goes_on(&mut self, word: &Incoming) -> Result<(), ManagerError> {
+        if !word.word().is_some_and(|word| word.is_cancel()) {
+            return Ok(());
+        }
+        let (app, deployment) = (&word.order.app, &word.order.deployment);
+        let slot = self.slots.get_mut(app).filter(|slot| slot.deployment == *deployment);
+        slot.into_iter().for_each(Slot::uncancel);
+        self.next_waits_on(app, deployment).await
+    }
+
+    /// Whether the order that waits for this deployment's end still may.
+    async fn next_waits_on(&mut self, app: &App, deployment: &Id) -> Result<(), ManagerError> {
+        let Some(slot) = self.slots.get_mut(app).filter(|slot| slot.deployment == *deployment) else {
+            return Ok(());
+        };
+        if slot.is_cancelled() || slot.standing.undecided() || slot.standing.ending() {
+            self.make_way(app).await;
+            return Ok(());
+        }
+        match slot.next.take() {
+            // It was decided in the meantime, and goes on.
+            Some(next) => {
+                let busy = Declined::Busy { app: app.to_string(), deployment: deployment.clone() };
+                self.turn_away(*next, &busy).await
+            }
+            None => Ok(()),
         }
     }
 
@@ -349,15 +401,20 @@ where
         let id = assignment.deployment.clone();
         tracing::info!(%app, deployment = %id, version = %assignment.work.get().manifest.version, "deployment");
         let deployment = Deployment::begin(self.site.clone(), assignment).await?;
+        let mut heard = Vec::new();
         if let Some(slot) = self.slots.get_mut(&app) {
             let inbox = deployment.inbox();
-            if let Some(cancel) = slot.cancel.take() {
-                // The first message of a channel that is empty; it was made durable when it came.
-                drop(inbox.say(cancel, None).await);
+            for Word { incoming, input } in slot.words.take() {
+                // The first messages of a channel that is empty; each was made durable when it came.
+                heard.push((incoming, inbox.say(input, None).await));
             }
             slot.inbox = Some(inbox);
             slot.standing = deployment.standing();
         }
+        for (incoming, reply) in heard {
+            self.hear(incoming, reply);
+        }
+        self.make_way(&app).await;
         self.tasks
             .spawn(async move { Done::Ended { app, deployment: id, result: deployment.drive().await } });
         Ok(())

@@ -4,6 +4,7 @@
 
 mod confirm;
 mod hostile;
+mod orders;
 mod preview;
 mod unlucky;
 mod waits;
