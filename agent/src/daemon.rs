@@ -45,7 +45,7 @@ use crate::{
     },
     state::{LockedState, StateError, StatePaths},
     status::{self, AppView, Board, Live},
-    supervisor::Launcher,
+    supervisor::{Launcher, boot_id},
 };
 
 /// Orders and acknowledgements that wait for the manager.
@@ -242,10 +242,6 @@ fn announce(config: &Config, privilege: &Privilege) {
     if allowances.is_empty() {
         tracing::warn!("no app is allowed on this server; list it under [[allow]] in agent.toml");
     }
-}
-
-pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// Another one for every process, also where two are copies of one disk and share the boot, as containers do.

@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use super::{Done, Global, report::say, runtime, start_log};
 use crate::{
     config::Config,
-    daemon::{boot_id, privilege},
+    daemon::privilege,
     executor::{ConfirmTimer, Site, Supervised, host_facts},
     identity::TrustRoots,
     journal::Journal,
     manager::{TakenBack, take_back},
     ports::{Fetch, FetchError},
     state::{LockedState, StateError},
-    supervisor::Launcher,
+    supervisor::{Launcher, boot_id},
 };
 
 /// An agent that is just ending, or starting and ending again, is given so long to let go.

@@ -12,7 +12,6 @@ use serde::Serialize;
 use super::{Done, Global, Output, report::say, runtime};
 use crate::{
     config::Config,
-    daemon,
     executor::boot_ms,
     identity::TrustRoots,
     journal::{Journal, Waits},
@@ -20,6 +19,7 @@ use crate::{
     ports::{Ledger as _, NO_COORDINATOR},
     state::{StatePaths, read_version},
     status::{self, AppView, DeploymentView, Link, Live},
+    supervisor,
 };
 
 /// The schema of `--output json`.
@@ -153,7 +153,7 @@ fn describe_wait(waits: &Waits) -> String {
 }
 
 fn boot_id_is(boot_id: &str) -> bool {
-    daemon::boot_id().is_ok_and(|own| own == boot_id)
+    supervisor::boot_id().is_ok_and(|own| own == boot_id)
 }
 
 fn describe(link: &Link) -> String {

@@ -17,9 +17,15 @@ pub(super) struct Seen {
     pub(super) start_ticks: u64,
 }
 
-/// Distinguishes one boot of this machine from another.
+/// Distinguishes one boot of this machine from another, as its first process sees it.
+///
+/// A container has a boot id of its own, mounted over the kernel's; the agent's sandbox mounts `/proc/sys` anew, and the
+/// kernel's shows again. The agent, its supervisors and what a timer starts would each believe in another boot.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    const OWN: &str = "/proc/sys/kernel/random/boot_id";
+    // Not to be looked at without root, but then the agent has no sandbox that its children do not have.
+    let text = fs::read_to_string(format!("/proc/1/root{OWN}")).or_else(|_| fs::read_to_string(OWN))?;
+    Ok(text.trim().to_owned())
 }
 
 /// A process that lives. `None` for one that does not exist, or only waits to be reaped.

@@ -61,10 +61,17 @@ http = { url = "http://127.0.0.1:8080/healthz", status = 200, within = "15s" }
         Self { packages }
     }
 
-    /// A source directory of the app on this release of bottle. `between` is plan text that comes after `migrate`.
-    pub fn source(&self, directory: &Path, bottle: &str, migrations: &[&str], between: &str) -> PathBuf {
+    /// A source directory of the app on this release of bottle. `head` is plan text that comes before all steps, `between`
+    /// what comes after `migrate`.
+    pub fn source(
+        &self,
+        directory: &Path,
+        bottle: &str,
+        migrations: &[&str],
+        (head, between): (&str, &str),
+    ) -> PathBuf {
         let package = fs::read_to_string(self.packages.join(bottle).join("bottle.py")).unwrap();
-        let plan = format!("{}{between}{}", Self::PLAN, Self::REST);
+        let plan = format!("{head}{}{between}{}", Self::PLAN, Self::REST);
         write_tree(
             directory,
             &[

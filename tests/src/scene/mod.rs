@@ -3,12 +3,14 @@
 mod agent;
 mod artifact;
 mod coordinator;
+mod health;
 mod operator;
 mod production;
 
 pub use agent::Agent;
 pub use artifact::{Notes, write_tree};
 pub use coordinator::Coordinator;
+pub use health::Health;
 pub use operator::{Operator, Ran};
 pub use production::{LONG, Production, SLOW};
 

@@ -91,8 +91,17 @@ impl Production {
         between: &str,
         more: &[(&str, &str)],
     ) {
-        let source = self.notes.source(&self.directory.path().join(version), bottle, migrations, between);
+        let source =
+            self.notes.source(&self.directory.path().join(version), bottle, migrations, ("", between));
         write_tree(&source, more);
+        self.operator.ok(&["artifact", "publish", source.to_str().unwrap(), "--version", version]);
+    }
+
+    /// A version that is good on a server only once it is confirmed there, within this time.
+    pub fn publish_to_confirm(&self, version: &str, bottle: &str, within: &str) {
+        let head = format!("confirm = \"{within}\"\n");
+        let directory = self.directory.path().join(version);
+        let source = self.notes.source(&directory, bottle, &["001-notes.sql"], (&head, ""));
         self.operator.ok(&["artifact", "publish", source.to_str().unwrap(), "--version", version]);
     }
 
@@ -115,6 +124,14 @@ impl Production {
         let list = self.operator.json(&["rollout", "list"]);
         let id = list[0]["id"].as_str().unwrap().to_owned();
         self.operator.json(&["rollout", "show", &id])
+    }
+
+    /// Waits until the newest rollout is as `is` wants it.
+    pub fn until_newest(&self, what: &str, is: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        until(what, LONG, || {
+            let shown = self.newest();
+            if is(&shown) { Ok(shown) } else { Err(shown) }
+        })
     }
 
     /// What the server's step printed, as the coordinator keeps it.

@@ -3,7 +3,7 @@
 use std::{process::Child, time::Duration};
 
 use consign_tests::{
-    scene::{LONG, Production, SLOW},
+    scene::{LONG, Production, Ran, SLOW},
     wait::until,
 };
 
@@ -73,45 +73,103 @@ fn coordinator_killed_mid_rollout() {
     assert_went_through(&scene, rollout);
 }
 
-#[test]
-fn host_rebooted_mid_step() {
-    let (mut scene, rollout) = mid_step();
-    scene.fleet.hosts[0].reboot();
-    // Nobody can say how the step ended: it is unknown, never green, and it does not run again.
+/// The step's outcome is unknown, the rollout says so, and the server waits for a decision; the rollout's id.
+fn assert_waits_for_a_decision(scene: &Production, rollout: Child) -> String {
     let (code, text) = followed(rollout);
     assert_eq!(code, 7, "{text}");
-    assert_eq!(scene.newest()["deployments"][0]["state"], "unknown");
     let host = &scene.fleet.hosts[0];
-    let effects = host.exec("cat /srv/notes/shared/data/effects");
-    assert_eq!(effects, "begin 1.1.0\n");
-    // Not activated: what ran before still does.
+    let shown = scene.newest();
+    assert_eq!((&shown["state"], &shown["deployments"][0]["state"]), (&"unknown".into(), &"unknown".into()));
+    let because = shown["because"].as_str().unwrap();
+    assert!(because.contains("slow") && because.contains("consign rollout decide"), "{because}");
+    let status = host.exec("consign-agent status");
+    assert!(status.contains("waits for a decision") && status.contains("step slow"), "{status}");
+    // It did not run again, and it is not activated: what ran before still does.
+    assert_eq!(host.exec("cat /srv/notes/shared/data/effects"), "begin 1.1.0\n");
     assert!(host.exec("readlink /srv/notes/current").contains("1.0.0"));
-
-    // Only a new deployment may follow, and it does.
     scene.operator.wait_online("web-1");
-    scene.publish("1.2.0", "0.13.4", &["001-notes.sql"], SLOW);
-    assert_eq!(scene.roll_out("1.2.0").code, 0);
-    scene.assert_slow_once(&scene.fleet.hosts[0], "1.2.0");
+    shown["id"].as_str().unwrap().to_owned()
+}
+
+fn decide(scene: &Production, id: &str, action: &str) -> Ran {
+    let decide = ["rollout", "decide", id, "--server", "web-1", "--step", "slow", action];
+    scene.operator.run(&[&decide[..], &["--reason", "looked at it"]].concat())
+}
+
+/// The deployment that was decided about goes on to its end, and nothing of the rollout is unknown any more.
+fn assert_goes_on(scene: &Production, id: &str) {
+    let shown = scene.until_newest("the decided deployment has ended", |shown| {
+        shown["id"] == id && shown["deployments"][0]["state"] == "succeeded"
+    });
+    assert_eq!((&shown["state"], &shown["exit_code"]), (&"succeeded".into(), &0.into()), "{shown}");
+    assert_eq!(scene.serves(&scene.fleet.hosts[0]), "0.13.4");
+    let again = decide(scene, id, "done");
+    assert!(again.code == 1 && again.stderr.contains("nothing to decide"), "{again:?}");
 }
 
 #[test]
-fn power_lost_mid_step() {
+fn host_rebooted_mid_step_and_decided_to_run_it_again() {
+    let (mut scene, rollout) = mid_step();
+    scene.fleet.host("web-1").reboot();
+    let id = assert_waits_for_a_decision(&scene, rollout);
+    assert_eq!(decide(&scene, &id, "again").code, 0);
+    assert_goes_on(&scene, &id);
+    let effects = scene.fleet.hosts[0].exec("cat /srv/notes/shared/data/effects");
+    assert_eq!(effects, "begin 1.1.0\nbegin 1.1.0\nend 1.1.0\n");
+    let shown = scene.newest();
+    let mut steps = shown["deployments"][0]["steps"].as_array().unwrap().iter();
+    let slow = steps.find(|step| step["name"] == "slow").unwrap();
+    assert_eq!((&slow["attempts"], &slow["state"]), (&2.into(), &"succeeded".into()), "{shown}");
+}
+
+#[test]
+fn power_lost_mid_step_and_decided_that_it_was_done() {
     let (mut scene, rollout) = mid_step();
     scene.fleet.host("web-1").power_off();
     scene.fleet.host("web-1").power_on();
-    let (code, text) = followed(rollout);
-    assert_eq!(code, 7, "{text}");
-    assert!(scene.fleet.hosts[0].exec("readlink /srv/notes/current").contains("1.0.0"));
+    let id = assert_waits_for_a_decision(&scene, rollout);
+    // It is asked for again after every restart.
+    scene.fleet.hosts[0].exec("systemctl restart consign-agent");
+    scene.operator.wait_online("web-1");
+    assert_eq!(decide(&scene, &id, "done").code, 0);
+    assert_goes_on(&scene, &id);
+    let effects = scene.fleet.hosts[0].exec("cat /srv/notes/shared/data/effects");
+    assert_eq!(effects, "begin 1.1.0\n", "it did not run again");
 }
 
 #[test]
-fn supervisor_killed_mid_step() {
+fn power_lost_mid_step_and_a_new_version_comes_before_a_decision() {
+    let (mut scene, rollout) = mid_step();
+    scene.fleet.host("web-1").power_off();
+    scene.fleet.host("web-1").power_on();
+    let id = assert_waits_for_a_decision(&scene, rollout);
+    scene.publish("1.2.0", "0.13.4", &["001-notes.sql"], SLOW);
+    assert_eq!(scene.roll_out("1.2.0").code, 0, "a fix is never in the way of itself");
+    scene.assert_slow_once(&scene.fleet.hosts[0], "1.2.0");
+    assert_eq!(scene.serves(&scene.fleet.hosts[0]), "0.13.4");
+
+    // The one before stays unknown, and nobody waits for a word about it.
+    let shown = scene.operator.json(&["rollout", "show", &id]);
+    assert_eq!((&shown["state"], &shown["exit_code"]), (&"unknown".into(), &7.into()), "{shown}");
+    assert!(!shown["because"].as_str().unwrap().contains("consign rollout decide"), "{shown}");
+    let late = decide(&scene, &id, "done");
+    assert!(late.code == 1 && late.stderr.contains("superseded"), "{late:?}");
+    assert!(!scene.fleet.hosts[0].exec("consign-agent status").contains("decision"));
+    let effects = scene.fleet.hosts[0].exec("cat /srv/notes/shared/data/effects");
+    assert_eq!(effects, "begin 1.1.0\nbegin 1.2.0\nend 1.2.0\n");
+}
+
+#[test]
+fn supervisor_killed_mid_step_and_decided_that_it_failed() {
     let (scene, rollout) = mid_step();
     let host = &scene.fleet.hosts[0];
     host.exec("systemctl kill -s KILL --kill-whom=main 'consign-deployment-*.service'");
-    let (code, text) = followed(rollout);
-    assert_eq!(code, 7, "{text}");
+    let id = assert_waits_for_a_decision(&scene, rollout);
     // Nothing of the attempt is left, and it did not go on.
     assert_eq!(host.try_exec("pgrep -u notes -f 'seq|sleep|tick'").code, 1);
+    assert_eq!(decide(&scene, &id, "failed").code, 0);
+    let shown = scene.until_newest("it has failed", |shown| shown["deployments"][0]["state"] == "failed");
+    assert_eq!((&shown["state"], &shown["exit_code"]), (&"stopped".into(), &3.into()), "{shown}");
+    assert!(host.exec("readlink /srv/notes/current").contains("1.0.0"));
     assert_eq!(host.exec("cat /srv/notes/shared/data/effects"), "begin 1.1.0\n");
 }

@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
 mod cases;
+mod confirm;
 mod faults;
 mod install;
+mod once;
 mod story;

@@ -100,3 +100,22 @@ fn only_what_is_unknown_is_decided() {
     let (_, commands) = pressed(rollout, decide("migrate"));
     assert!(matches!(commands.as_slice(), [Command::Decide { .. }]));
 }
+
+#[test]
+fn what_only_an_unknown_outcome_stopped_has_succeeded_once_that_is_decided_well() {
+    let undecided = News::Undecided { step: "migrate".parse().unwrap(), because: "power".into() };
+    let decided =
+        |action| about(1, News::Decided { step: "migrate".parse().unwrap(), action, because: "seen".into() });
+    let begun = [Event::Begin, about(1, News::Ready), about(2, News::Ready)];
+    let all = begun.into_iter().chain([about(1, undecided), ended(2, good())]);
+    let (rollout, _) = run(planned(Kind::Deploy, 2, &[]), all);
+    assert_eq!(verdict(&rollout).0, Final::Unknown);
+
+    let (whole, _) = run(rollout.clone(), [decided(DecisionAction::Done)]);
+    assert_eq!(verdict(&whole).0, Final::Unknown, "not before it ends");
+    let (whole, _) = run(whole, [ended(1, good())]);
+    assert_eq!(verdict(&whole), (Final::Succeeded, "2 servers succeeded"));
+
+    let (failed, _) = run(rollout, [decided(DecisionAction::Failed), ended(1, failed())]);
+    assert_eq!(verdict(&failed).0, Final::Stopped);
+}
