@@ -52,7 +52,7 @@ fn step(rollout: &mut Rollout, now: UnixMs, commands: &mut Vec<Command>) -> Onwa
         Phase::Ended { verdict } => {
             confirm(rollout, |_| true, commands);
             if !rollout.is_under_way() {
-                rollout.phase = Phase::Ended { verdict: verdict.again(rollout) };
+                rollout.phase = Phase::Ended { verdict: Verdict::of(rollout, verdict.cause) };
             }
             Onward::Wait
         }

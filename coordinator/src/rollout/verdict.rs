@@ -75,19 +75,6 @@ impl Final {
 }
 
 impl Verdict {
-    /// Once more, when a server has said more after the end. What stopped because nobody knew how a server ended is
-    /// finished where a person's word has made every server green; no other stop leaves only green ones behind an
-    /// unknown one.
-    pub(super) fn again(&self, rollout: &Rollout) -> Self {
-        let is_green = |member: &Member| member.state.end().is_some_and(End::is_green);
-        let decided = self.state == Final::Unknown && planned(rollout).all(is_green);
-        let cause = match &self.cause {
-            Cause::Stopped { .. } if decided => Cause::Finished,
-            Cause::Stopped { .. } | Cause::Aborted { .. } | Cause::Finished => self.cause.clone(),
-        };
-        Self::of(rollout, cause)
-    }
-
     /// Of a rollout whose servers have all ended.
     pub(super) fn of(rollout: &Rollout, cause: Cause) -> Self {
         let first = |wanted: &dyn Fn(&End) -> bool| {
