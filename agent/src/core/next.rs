@@ -100,6 +100,11 @@ impl Run {
             if step.when.is_some() && attempts == 0 {
                 return Some(Next::Evaluate { phase, step: index });
             }
+            // With a condition it was compared when that was evaluated.
+            if let Some(message) = self.unforeseen(phase, step).filter(|_| step.when.is_none()) {
+                let failure = Failure::PlanDrift { message };
+                return Some(Next::Record(finished(attempt, StepOutcome::Failed { failure })));
+            }
             if asks(phase, step) && attempts == 0 {
                 return Some(Next::Record(Event::Awaiting { step: index }));
             }

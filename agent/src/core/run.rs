@@ -293,6 +293,16 @@ impl Run {
         }
     }
 
+    /// Why a step without a condition must not run: it was foreseen to do nothing, as every step is where the server was
+    /// to have nothing to do.
+    pub(super) fn unforeseen(&self, phase: Phase, step: &Step) -> Option<String> {
+        let (Phase::Deploy, Way::Deploy { pinned, .. }) = (phase, &self.setting.way) else { return None };
+        match pinned.get(&step.name)? {
+            Foreseen::Skip => Some(format!("step {} was to be skipped, and would run now", step.name)),
+            Foreseen::Run => None,
+        }
+    }
+
     fn restorable(&mut self, steps: Vec<Step>, commands: &mut Vec<Command>) {
         let Some(Outstanding::Restore(artifact)) = self.outstanding.clone() else { return };
         self.outstanding = None;

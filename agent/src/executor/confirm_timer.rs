@@ -59,6 +59,10 @@ impl ConfirmTimer {
             return;
         }
         let timer = format!("{}.timer", unit(deployment));
+        // It may have expired, and is gone then.
+        if call("systemctl", ["is-active", "--quiet", &timer]).await.is_err() {
+            return;
+        }
         if let Err(message) = call("systemctl", ["stop", "--quiet", &timer]).await {
             // It finds nothing to do when it expires.
             tracing::warn!(%deployment, message, "the timer outside of the agent could not be removed");

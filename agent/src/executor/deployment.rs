@@ -162,6 +162,9 @@ where
             standing: Arc::default(),
             timer: Timer::None,
         };
+        if events.iter().any(|event| matches!(event, Event::Confirming { .. })) {
+            this.timer = Timer::Armed;
+        }
         events.iter().for_each(|event| this.remember(event));
         // Also where the run itself must first read a plan again to know it.
         if matches!(Waits::of(&events), Some(Waits::Decision { .. })) {
@@ -353,7 +356,9 @@ where
                 Err(error) => return Err(error),
             }
         }
-        if self.timer == Timer::Armed && !self.run.is_confirming() {
+        // Until then it is also for a way back that nobody is there to go any more.
+        let is_over = matches!(event, Event::Confirmed { .. } | Event::Ended { .. });
+        if self.timer == Timer::Armed && is_over {
             self.timer = Timer::None;
             self.site.confirm_timer.disarm(&self.id).await;
         }

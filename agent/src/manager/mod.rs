@@ -5,6 +5,7 @@ mod intake;
 mod overdue;
 mod pump;
 mod queries;
+mod refusals;
 mod resume;
 mod run;
 mod slot;

@@ -45,14 +45,18 @@ where
     Ok(taken)
 }
 
-/// Also one whose way back has begun, and that a crash interrupted.
+/// Also one whose way back has begun, or was ordered by a cancel, and that a crash interrupted.
 fn is_overdue(events: &[&Event], boot_id: &str, boot_ms: u64) -> bool {
     match Waits::of(events.iter().copied()) {
         Some(Waits::Confirmation { boot_id: of, deadline_boot_ms, .. }) => {
             of != boot_id || deadline_boot_ms <= boot_ms
         }
         Some(Waits::Once { .. } | Waits::Decision { .. }) => false,
-        None => events.iter().any(|event| matches!(event, Event::Unconfirmed { .. })),
+        None => {
+            let any = |is: fn(&Event) -> bool| events.iter().any(|event| is(event));
+            any(|event| matches!(event, Event::Confirming { .. }))
+                && !any(|event| matches!(event, Event::Confirmed { .. }))
+        }
     }
 }
 
@@ -67,6 +71,7 @@ mod tests {
         let confirming =
             Event::Confirming { boot_id: "a".into(), deadline_boot_ms: 100, deadline: UnixMs(1) };
         let unconfirmed = Event::Unconfirmed { because: String::new() };
+        let cancelling = Event::Cancelling { order: Id::from_bytes([2; 16]), because: String::new() };
         let confirmed = Event::Confirmed { order: Id::from_bytes([1; 16]) };
         for (events, boot_id, now, overdue) in [
             (vec![&confirming], "a", 99, false),
@@ -74,6 +79,8 @@ mod tests {
             (vec![&confirming], "b", 0, true),
             (vec![&confirming, &confirmed], "b", 200, false),
             (vec![&confirming, &unconfirmed], "a", 100, true),
+            (vec![&confirming, &cancelling], "a", 99, true),
+            (vec![&cancelling], "a", 200, false),
         ] {
             assert_eq!(is_overdue(&events, boot_id, now), overdue, "{events:?} in {boot_id} at {now}");
         }

@@ -17,6 +17,7 @@ use super::{
     intake::{Declined, Incoming},
     pump::Pump,
     queries::Queries,
+    refusals::Refusals,
     resume::resume,
     slot::{Ear, Next, Slot, Word, Words},
 };
@@ -75,6 +76,7 @@ pub struct Manager<F, P, R> {
     slots: BTreeMap<App, Slot>,
     tasks: JoinSet<Done>,
     pump: Pump,
+    refusals: Refusals,
     queries: Queries,
 }
 
@@ -84,9 +86,16 @@ where
     P: Processes,
     R: Roots,
 {
+    /// Inside of the runtime that it will run in.
     pub fn new(site: Arc<Site<F, P, R>>) -> Self {
         let pump = Pump::new(site.journal.appended());
-        Self { site, slots: BTreeMap::new(), tasks: JoinSet::new(), pump, queries: Queries::default() }
+        let (refusals, forwarding) = Refusals::new();
+        let (mut tasks, outbound) = (JoinSet::new(), site.outbound.clone());
+        tasks.spawn(async move {
+            forwarding.run(outbound).await;
+            Done::Pumped(Ok(()))
+        });
+        Self { site, slots: BTreeMap::new(), tasks, pump, refusals, queries: Queries::default() }
     }
 
     /// Goes on with what is open, then serves `inbound` until it is closed. What runs then goes on under its supervisor.
@@ -155,7 +164,7 @@ where
             Err(refusal) => self.decline(&incoming, &Declined::Rule(refusal)).await?,
             Ok(Some(Known::Refused { code, message })) => {
                 let order = incoming.order.id.clone();
-                self.site.tell(Outbound::Refused { order, code, message });
+                self.refusals.tell(Outbound::Refused { order, code, message }).await;
             }
             // Everything about it that is not acknowledged goes up with the next session anyway. But a word about a
             // deployment may have been taken by an agent that died before the deployment heard of it.
@@ -428,7 +437,7 @@ where
             unless_full(self.site.journal.refuse(&received, code, &message).await)?;
         }
         let order = incoming.order.id.clone();
-        self.site.tell(Outbound::Refused { order, code: code.to_owned(), message });
+        self.refusals.tell(Outbound::Refused { order, code: code.to_owned(), message }).await;
         Ok(())
     }
 }

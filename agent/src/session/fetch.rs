@@ -29,7 +29,7 @@ use crate::{
     ports::{Fetch, FetchError},
 };
 
-/// Transfers at a time; more only share the same line.
+/// Transfers of a kind at a time; more only share the same line.
 const TRANSFERS: usize = 2;
 /// Tries in a row that brought not one byte.
 const FRUITLESS_TRIES: u32 = 5;
@@ -41,7 +41,9 @@ pub struct Fetcher {
     dialer: Dialer,
     identity: watch::Receiver<Arc<Identity>>,
     roots: Arc<TrustRoots>,
-    transfers: Semaphore,
+    packs: Semaphore,
+    /// Of their own: orders are not judged only after the packs of other apps.
+    manifests: Semaphore,
     limits: ArtifactLimits,
 }
 
@@ -58,7 +60,8 @@ impl Fetcher {
         roots: Arc<TrustRoots>,
         limits: ArtifactLimits,
     ) -> Self {
-        Self { dialer, identity, roots, transfers: Semaphore::new(TRANSFERS), limits }
+        let (packs, manifests) = (Semaphore::new(TRANSFERS), Semaphore::new(TRANSFERS));
+        Self { dialer, identity, roots, packs, manifests, limits }
     }
 
     async fn connect(&self) -> Result<AgentsClient<Channel>, FetchError> {
@@ -106,7 +109,7 @@ impl Fetcher {
 
 impl Fetch for Fetcher {
     async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, FetchError> {
-        let _permit = self.transfers.acquire().await.map_err(unreachable)?;
+        let _permit = self.manifests.acquire().await.map_err(unreachable)?;
         crash::point("manifest-fetch-before");
         let limit = self.limits.manifest_bytes as u64;
         let mut transfer = self.begin(What::Manifest(digest.to_string()), 0).await?;
@@ -126,7 +129,7 @@ impl Fetch for Fetcher {
         into: PathBuf,
         progress: impl Fn(u64, u64) + Send + Sync,
     ) -> Result<(), FetchError> {
-        let _permit = self.transfers.acquire().await.map_err(unreachable)?;
+        let _permit = self.packs.acquire().await.map_err(unreachable)?;
         let from = from.map(|digest| digest.to_string()).unwrap_or_default();
         let what = What::Pack(PackPair { from, to: to.to_string() });
         let mut backoff = Backoff::default();

@@ -58,6 +58,8 @@ pub(super) enum SessionEnd {
     Closed,
     #[error("nothing came for {} s", .0.as_secs())]
     Silent(Duration),
+    #[error("nothing could be sent for {} s", .0.as_secs())]
+    Stuck(Duration),
     #[error("the coordinator sent what no coordinator sends: {0}")]
     Malformed(&'static str),
     #[error("the certificate was renewed")]
@@ -75,6 +77,7 @@ impl SessionEnd {
             Self::Broken(_)
             | Self::Closed
             | Self::Silent(_)
+            | Self::Stuck(_)
             | Self::Malformed(_)
             | Self::NewIdentity
             | Self::Rewound
@@ -184,8 +187,8 @@ impl Stream {
                         Ok(Received::ForManager(message)) => for_manager = Some(message),
                         Ok(Received::Asked { echo }) => {
                             let alive = convert::heartbeat(SystemClock.now(), echo);
-                            if self.outgoing.send(alive).await.is_err() {
-                                return SessionEnd::Closed;
+                            if let Err(end) = say(&self.outgoing, alive, patience).await {
+                                return end;
                             }
                         }
                         Ok(Received::Resend { deployment, lost }) => {
@@ -197,8 +200,8 @@ impl Stream {
                         }
                         Ok(Received::TrustRoots(offered)) => {
                             let taken = take(roots.clone(), offered).await;
-                            if self.outgoing.send(taken).await.is_err() {
-                                return SessionEnd::Closed;
+                            if let Err(end) = say(&self.outgoing, taken, patience).await {
+                                return end;
                             }
                         }
                         Err(why) => return SessionEnd::Malformed(why),
@@ -224,6 +227,19 @@ impl Stream {
                 }
             }
         }
+    }
+}
+
+/// Sends an answer. A line that takes nothing for so long is given up, also where something still comes from it.
+async fn say(
+    outgoing: &mpsc::Sender<AgentMessage>,
+    message: AgentMessage,
+    patience: Duration,
+) -> Result<(), SessionEnd> {
+    match timeout(patience, outgoing.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(SessionEnd::Closed),
+        Err(_) => Err(SessionEnd::Stuck(patience)),
     }
 }
 
@@ -353,4 +369,20 @@ fn broken(status: &Status) -> SessionEnd {
 pub(super) fn describe(status: &Status) -> String {
     let message = terminal::escape_line(status.message());
     if message.is_empty() { status.code().to_string() } else { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_that_takes_nothing_is_given_up() {
+        let alive = || convert::heartbeat(SystemClock.now(), 7);
+        let (outgoing, line) = mpsc::channel(1);
+        let patience = Duration::from_millis(20);
+        assert!(say(&outgoing, alive(), patience).await.is_ok());
+        assert!(matches!(say(&outgoing, alive(), patience).await, Err(SessionEnd::Stuck(_))));
+        drop(line);
+        assert!(matches!(say(&outgoing, alive(), patience).await, Err(SessionEnd::Closed)));
+    }
 }

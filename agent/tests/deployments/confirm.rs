@@ -170,6 +170,30 @@ async fn without_an_agent_the_command_returns_what_is_overdue_and_nothing_else()
 }
 
 #[tokio::test]
+async fn without_an_agent_the_command_also_ends_the_way_back_that_a_cancel_began() {
+    let hold = "[[step]]\nname = \"hold\"\nshell = \"while ! test -e @effects.go; do sleep 0.02; done\"\n\
+                on = [\"return\"]\n";
+    let world = World::new();
+    world.enrolled();
+    let mut agent = world.start().await;
+    let one = world.publish("1.0.0", &[("index", "one")], &format!("{hold}{STEPS}"));
+    agent.give(world.deploy(&one)).await;
+    assert_eq!(agent.outcome().await, succeeded());
+    let two = world.publish("2.0.0", &[("index", "two")], &format!("confirm = \"5m\"\n{STEPS}"));
+    let order = world.order(OrderKind::deploy(two.digest, false));
+    agent.give(world.send(&order, &two)).await;
+    agent.until(|event| matches!(event, Event::Confirming { .. })).await;
+    agent.give(world.about(&order.deployment, OrderKind::Cancel { reason: "no".into() })).await;
+    agent.until(|event| matches!(event, Event::Cancelling { .. })).await;
+    agent.kill().await;
+    assert_eq!(running(&world), "two");
+    fs::write(world.path("effects/log.go"), "").unwrap();
+    let said = confirm_expired(&world);
+    assert!(said.contains("cancelled"), "{said}");
+    assert_eq!(running(&world), "one");
+}
+
+#[tokio::test]
 async fn while_an_agent_holds_the_state_the_command_does_nothing() {
     let world = World::new();
     world.enrolled();

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     NOTE, succeeded,
-    world::{Agent, Artifact, World},
+    world::{Agent, Artifact, OUTBOUND, World},
 };
 
 /// Told to end, it does so once `go` exists beside the effects.
@@ -212,5 +212,20 @@ async fn a_blip_of_the_network_refuses_no_order_and_what_is_not_there_is_asked_f
     agent.give(world.deploy(&nowhere)).await;
     assert_eq!(agent.refusal().await.0, "fetch-failed");
     assert_eq!(world.shelf.manifests_fetched.load(Ordering::Relaxed), 1);
+    agent.kill().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_behind_hears_every_refusal() {
+    let world = World::new();
+    let mut agent = world.start().await;
+    let orders: Vec<Order> = (0..OUTBOUND + 100).map(|_| world.order(cancel("nothing"))).collect();
+    for order in &orders {
+        agent.give(world.send_alone(order)).await;
+    }
+    for order in orders {
+        let Outbound::Refused { order: refused, code, .. } = agent.hear().await else { panic!("no refusal") };
+        assert_eq!((refused, code.as_str()), (order.id, "not-running"));
+    }
     agent.kill().await;
 }

@@ -175,3 +175,32 @@ async fn a_flood_of_previews_is_answered_and_stops_nothing() {
     assert_eq!(agent.outcome().await.as_str(), "no-op");
     agent.kill().await;
 }
+
+#[tokio::test]
+async fn a_server_that_was_to_have_nothing_to_do_does_nothing_else() {
+    let world = World::new();
+    let mut agent = world.start().await;
+    let one = world.publish("1.0.0", &[("index", "one")], NOTE);
+    let two = world.publish("2.0.0", &[("index", "two")], NOTE);
+    let nothing = |artifact: &Artifact| {
+        let steps = ["migrate", "activate", "note"].map(|step| (step.parse().unwrap(), Foreseen::Skip));
+        world.order(OrderKind::Deploy {
+            manifest: artifact.digest,
+            force: false,
+            skip: Vec::new(),
+            plan: BTreeMap::from(steps),
+            confirm_ms: None,
+        })
+    };
+    agent.give(world.deploy(&one)).await;
+    assert_eq!(agent.outcome().await, succeeded());
+    agent.give(world.send(&nothing(&one), &one)).await;
+    assert_eq!(agent.outcome().await.as_str(), "no-op");
+    // It was left behind by another deployment since it was asked.
+    agent.give(world.send(&nothing(&two), &two)).await;
+    let (code, message) = agent.refusal().await;
+    assert_eq!(code, "plan-drift");
+    assert!(message.contains("foresaw skip"), "{message}");
+    assert_eq!(world.effects().len(), 1, "{:?}", world.effects());
+    agent.kill().await;
+}

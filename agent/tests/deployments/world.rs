@@ -41,6 +41,8 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 const COORDINATOR: &str = "c0ffee";
+/// Messages that wait for a session that is behind.
+pub(crate) const OUTBOUND: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -348,7 +350,7 @@ impl World {
     }
 
     pub(crate) async fn start_as(&self, processes: impl Processes, boot_id: &str) -> Agent {
-        let (events, outbound) = mpsc::channel(1024);
+        let (events, outbound) = mpsc::channel(OUTBOUND);
         let (inbound, orders) = mpsc::channel(16);
         let allowance = Allowance { app: "shop".parse().unwrap(), users: vec![], units: vec![] };
         let journal = Journal::open(&self.path("state")).await.unwrap();

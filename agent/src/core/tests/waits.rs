@@ -239,6 +239,28 @@ fn a_condition_that_comes_out_otherwise_than_pinned_fails_whatever_the_plan_says
 }
 
 #[test]
+fn where_nothing_was_to_be_done_no_step_runs_or_asks_and_doing_nothing_is_no_drift() {
+    let pinned = |first: Step| {
+        let mut setting = deploy(vec![first, activate()]);
+        let Way::Deploy { pinned, steps, .. } = &mut setting.way else { unreachable!() };
+        pinned.extend(steps.iter().map(|step| (step.name.clone(), Foreseen::Skip)));
+        setting
+    };
+    for first in [run("migrate"), once()] {
+        let mut world = World::new(pinned(first.clone()));
+        let DeploymentOutcome::Failed { because } = world.finish() else { panic!("not failed") };
+        assert!(because.contains("plan-drift") && because.contains("migrate"), "{because}");
+        assert!(world.effects.is_empty() && world.removed);
+        assert!(!world.journal.iter().any(|event| matches!(event, Event::Awaiting { .. })));
+
+        let mut setting = pinned(first);
+        setting.good = Some(installed("2.0.0"));
+        setting.current = Some(setting.digest);
+        assert_eq!(World::new(setting).finish(), DeploymentOutcome::NoOp);
+    }
+}
+
+#[test]
 fn a_success_is_good_only_once_it_is_confirmed() {
     let mut world = World::new(to_confirm(vec![activate(), check("healthy")]));
     let deadline_boot_ms = BOOT_MS + 300_000;
