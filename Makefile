@@ -1,10 +1,11 @@
 # Thin names for cargo commands; `make help` lists them.
 
-.PHONY: help build demo test soak check bench
+.PHONY: help build demo test simulate soak check bench
 
 help:
 	@echo 'make demo        build, then the main job on this machine: coordinator, three agents, three versions (no root)'
 	@echo 'make test        all tests; those on real hosts need root and boot Debian systems'
+	@echo 'make simulate    attack engine and agent in simulation: SEEDS=n; SEED=n replays one with its trace; BUGS=1 plants bugs'
 	@echo 'make soak        a kill at every crash point, and a thousand each of agent and coordinator; an hour, no root'
 	@echo 'make check       formatting, lints, shell scripts'
 	@echo 'make bench       speed and memory; prints figures, asserts none'
@@ -25,6 +26,17 @@ ifneq ($(shell command -v cargo-nextest),)
 else
 	cargo test --no-fail-fast --locked --workspace --exclude consign-tests
 	cargo test --no-fail-fast --locked -p consign-tests -- --test-threads=1
+endif
+
+SEEDS ?= 2000
+simulate:
+	cargo build --locked -p consign-tests --bin simulate
+ifdef BUGS
+	target/debug/simulate --bugs
+else ifdef SEED
+	target/debug/simulate --seed $(SEED) $(if $(BUG),--bug $(BUG))
+else
+	target/debug/simulate --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(if $(BUG),--bug $(BUG))
 endif
 
 soak:

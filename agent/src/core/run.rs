@@ -36,6 +36,8 @@ pub struct Run {
     pub(super) outstanding: Option<Outstanding>,
     /// The attempt that a restart interrupted.
     interrupted: Option<Attempt>,
+    /// The way back cannot go on, but a process of it runs: how it ends once that is gone.
+    doomed: Option<DeploymentOutcome>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,7 @@ impl Run {
             ended: None,
             outstanding: None,
             interrupted: None,
+            doomed: None,
         }
     }
 
@@ -146,7 +149,7 @@ impl Run {
                 }
             }
             Input::Spawned { attempt, process } => {
-                if self.outstanding == Some(Outstanding::Attempt(attempt)) {
+                if self.outstanding == Some(Outstanding::Attempt(attempt)) && self.doomed.is_none() {
                     self.spawned(attempt, process, commands);
                 }
             }
@@ -154,11 +157,13 @@ impl Run {
                 if self.answered(&Outstanding::Attempt(attempt)) {
                     let event = Event::Finished { attempt, result, log_length, duration_ms, leftovers };
                     self.record(event, commands);
+                    self.end_doomed(commands);
                 }
             }
             Input::NeverBegan { attempt } => {
                 if self.answered(&Outstanding::Attempt(attempt)) {
                     self.interrupted = None;
+                    self.end_doomed(commands);
                     if self.track(attempt.phase).cancelling {
                         self.record(finished(attempt, StepOutcome::Cancelled), commands);
                     }
@@ -168,7 +173,8 @@ impl Run {
             Input::NotRestorable { because } => {
                 if let Some(Outstanding::Restore(artifact)) = self.outstanding.clone() {
                     self.outstanding = None;
-                    self.record(Event::Ended { result: self.not_restorable(&artifact, &because) }, commands);
+                    self.doomed = Some(self.not_restorable(&artifact, &because));
+                    self.end_what_runs(commands);
                 }
             }
             Input::Cancel { .. }
@@ -343,6 +349,54 @@ impl Run {
             | None => {}
         }
         Ok(())
+    }
+
+    /// A process that a restart in the middle of the way back left running is ended first, though its plan is not known
+    /// any more: nothing of a deployment that has ended may still run.
+    fn end_what_runs(&mut self, commands: &mut Vec<Command>) {
+        let mut running: Option<Begun> = None;
+        for event in &self.deferred {
+            match event {
+                Event::Started { attempt, boot_id } => {
+                    running = Some(Begun { attempt: *attempt, boot_id: boot_id.clone(), process: None });
+                }
+                Event::Spawned { pid, start_ticks, cgroup, .. } => {
+                    if let Some(begun) = &mut running {
+                        let (pid, start_ticks, cgroup) = (*pid, *start_ticks, cgroup.clone());
+                        begun.process = Some(Process { pid, start_ticks, cgroup });
+                    }
+                }
+                Event::Finished { .. } => running = None,
+                Event::Accepted { .. }
+                | Event::Staging { .. }
+                | Event::Staged { .. }
+                | Event::Skipped { .. }
+                | Event::Returning { .. }
+                | Event::Awaiting { .. }
+                | Event::Answered { .. }
+                | Event::Undecided { .. }
+                | Event::Decided { .. }
+                | Event::Confirming { .. }
+                | Event::Confirmed { .. }
+                | Event::Unconfirmed { .. }
+                | Event::Cancelling { .. }
+                | Event::Ended { .. } => {}
+            }
+        }
+        match running.filter(|begun| begun.process.is_some()) {
+            Some(begun) => {
+                let attempt = begun.attempt;
+                self.act(Outstanding::Attempt(attempt), Command::Rejoin(begun), commands);
+                commands.push(Command::Cancel(attempt));
+            }
+            None => self.end_doomed(commands),
+        }
+    }
+
+    fn end_doomed(&mut self, commands: &mut Vec<Command>) {
+        if let Some(result) = self.doomed.take() {
+            self.record(Event::Ended { result }, commands);
+        }
     }
 
     pub(super) fn started(&self, attempt: Attempt) -> Event {

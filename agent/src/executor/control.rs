@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     core::{Input, Misfit},
-    journal::{JournalError, Received},
+    journal::Received,
 };
 
 /// What comes to a deployment.
@@ -32,8 +32,6 @@ pub enum Rejected {
     Misfit(#[from] Misfit),
     #[error(transparent)]
     Rule(#[from] Refusal),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
 }
 
 /// The way to a deployment.

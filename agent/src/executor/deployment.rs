@@ -251,7 +251,8 @@ where
         }
     }
 
-    /// Takes a word if it fits: first it is durable, then it counts, and then it is answered.
+    /// Takes a word if it fits: first it is durable, then it counts, and then it is answered. A full disk is waited for,
+    /// as it is for the journal: a word that was declined because of it would not be said again.
     async fn heed(&mut self, control: Control) -> Result<(), JournalError> {
         if self.run.is_catching_up() && !control.input.is_cancel() {
             self.early.push(control);
@@ -261,10 +262,15 @@ where
         let taken = match (self.run.fits(&input), order) {
             (Err(misfit), _) => Err(Rejected::Misfit(misfit)),
             (Ok(()), None) => Ok(()),
-            (Ok(()), Some(order)) => match self.site.journal.accept_control(&order).await {
-                Ok(accepted) => accepted.map_err(Rejected::Rule),
-                Err(error) if error.is_full() => Err(Rejected::Journal(error)),
-                Err(error) => return Err(error),
+            (Ok(()), Some(order)) => loop {
+                match self.site.journal.accept_control(&order).await {
+                    Ok(accepted) => break accepted.map_err(Rejected::Rule),
+                    Err(error) if error.is_full() => {
+                        tracing::error!(deployment = %self.id, "the disk is full: a word waits for space");
+                        sleep(FULL_DISK_PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
+                }
             },
         };
         if taken.is_ok() {

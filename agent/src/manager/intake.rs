@@ -98,7 +98,6 @@ impl From<Rejected> for Declined {
         match rejected {
             Rejected::Misfit(misfit) => Self::Misfit(misfit),
             Rejected::Rule(refusal) => Self::Rule(refusal),
-            Rejected::Journal(error) => Self::Journal(error),
         }
     }
 }

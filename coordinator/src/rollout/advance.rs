@@ -134,8 +134,7 @@ fn open(rollout: &mut Rollout, wave: u32, now: UnixMs, commands: &mut Vec<Comman
     if rollout.paused.is_some() {
         return Onward::Wait;
     }
-    let down = rollout.members.iter().filter(|member| member.wave > 0 && is_out(&member.state)).count();
-    let members = rollout.members.iter().filter(|member| member.wave > 0).count();
+    let (members, down) = members_and_down(rollout);
     let must = rollout.strategy.min_healthy as usize;
     let mut room = if must == 0 { usize::MAX } else { members.saturating_sub(down).saturating_sub(must) };
     let mut under_way = rollout
@@ -159,6 +158,24 @@ fn open(rollout: &mut Rollout, wave: u32, now: UnixMs, commands: &mut Vec<Comman
     let because = format!("{must} of {members} servers must stay up, and {down} are not");
     rollout.phase = Phase::Stopping { because, stop: Stop::Capacity };
     Onward::Again
+}
+
+/// Whether the server's turn came too early: meanwhile others went down, and with it too few stay up. A way back goes on
+/// one by one in any case.
+pub(super) fn is_crowded(rollout: &Rollout, server: &ServerName) -> bool {
+    let (members, down) = members_and_down(rollout);
+    let must = rollout.strategy.min_healthy as usize;
+    let waits = |state: &ServerState| matches!(state, ServerState::Pending | ServerState::Due { .. });
+    let others = rollout.members.iter().filter(|member| member.server != *server);
+    let alone = others.into_iter().all(|member| member.state.end().is_some() || waits(&member.state));
+    must > 0 && down + must > members && !(rollout.kind == Kind::Return && alone)
+}
+
+/// Servers that are in a wave, and those of them that may not serve now.
+fn members_and_down(rollout: &Rollout) -> (usize, usize) {
+    let members = rollout.members.iter().filter(|member| member.wave > 0);
+    let down = members.clone().filter(|member| is_out(&member.state)).count();
+    (members.count(), down)
 }
 
 /// Whether the server may not serve now.

@@ -7,7 +7,7 @@ use consign_common::{
 };
 
 use super::{
-    advance::advance,
+    advance::{advance, is_crowded},
     state::{End, Joined, Kind, Member, Pause, Phase, Rollout, ServerState, Stage, Stop, Told},
     strategy::Offline,
     verdict::Final,
@@ -242,8 +242,10 @@ fn take(rollout: &mut Rollout, server: &ServerName, news: News, commands: &mut V
 /// The answer to `Find`.
 fn found(rollout: &mut Rollout, server: &ServerName, news: News, commands: &mut Vec<Command>) {
     let kind = rollout.kind;
+    let runs = matches!(rollout.phase, Phase::Running { .. });
+    let waits = runs && (rollout.paused.is_some() || is_crowded(rollout, server));
     let outcome = match (news, kind) {
-        (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) if rollout.paused.is_some() => {
+        (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) if waits => {
             return set(rollout, server, ServerState::Pending);
         }
         (News::Ready, _) | (News::ClockSkew { .. }, Kind::Return) => {

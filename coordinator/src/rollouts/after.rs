@@ -210,8 +210,17 @@ impl Controller {
         let mut after = After::default();
         let mut write = self.store.write().await?;
         store::answer_order(&mut write, order, self.clock.now()).await?;
-        let event = Event::Server { server: server.clone(), news: News::Lost { because } };
-        self.drive(&mut write, [(rollout, event)].into(), &mut after).await?;
+        let about = match store::order(&mut *write, order).await? {
+            Some(order) => store::deployment(&mut *write, &order.deployment).await?,
+            None => None,
+        };
+        // Of one that a retry has replaced nothing is waited for.
+        if let Some(about) = about
+            && store::is_newest(&mut *write, &about).await?
+        {
+            let event = Event::Server { server: server.clone(), news: News::Lost { because } };
+            self.drive(&mut write, [(rollout, event)].into(), &mut after).await?;
+        }
         write.commit().await?;
         Box::pin(self.perform(after)).await
     }

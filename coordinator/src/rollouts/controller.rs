@@ -283,8 +283,8 @@ impl Controller {
         let replaced = newest.is_some_and(|newest| newest.id != row.id);
         let mut after = After::default();
         match order_row.kind {
-            // A retry has replaced it: nobody waits for this answer.
-            OrderTag::Deploy | OrderTag::Return if replaced => {
+            // It began meanwhile, or a retry has replaced it: what is refused now decides nothing.
+            OrderTag::Deploy | OrderTag::Return if replaced || row.sequence > 0 => {
                 store::answer_order(&mut write, order, now).await?;
             }
             OrderTag::Deploy | OrderTag::Return => {

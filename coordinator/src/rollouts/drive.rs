@@ -16,9 +16,10 @@ use super::{
     orders::{self, fresh_id},
     rows::{Changed, DeploymentRow, HistoryRow, OrderRow, RolloutRow},
     store::{self, Write},
+    succession::{is_active, open_of},
     view::{self, View},
 };
-use crate::rollout::{self, Command, End, Event, Kind, News, Rollout};
+use crate::rollout::{self, Command, End, Event, Kind, News, Rollout, Verb};
 
 /// What is still to be applied in the same transaction.
 pub(super) type Happened = VecDeque<(Id, Event)>;
@@ -65,14 +66,19 @@ impl Controller {
             }
         }
         // A deployment that a retry has replaced is heard to its end, and decides nothing any more.
-        let newest = store::deployment_on(&mut **write, &row.rollout, &row.server).await?;
-        if newest.is_some_and(|newest| newest.id == row.id) {
+        if store::is_newest(&mut **write, &row).await? {
             let news = row.view.news(&rollout.state, event);
             let server = &row.server;
             let happened = news
                 .into_iter()
                 .map(|news| (row.rollout.clone(), Event::Server { server: server.clone(), news }));
             self.drive(write, happened.collect(), &mut after).await?;
+        } else if orders::asks(event) {
+            let reason = "a retry has replaced this deployment".to_owned();
+            let (order, coordinator) = (OrderKind::Cancel { reason }, self.coordinator.clone());
+            let order = orders::control(&rollout, &row, order, coordinator, fresh_id()?, now);
+            store::add_order(write, &order, now).await?;
+            after.send.push(order);
         }
         Ok(after)
     }
@@ -95,17 +101,28 @@ impl Controller {
         Ok(())
     }
 
-    /// Makes the rollout's next state durable, with all that its commands leave to do.
+    /// Makes the rollout's next state durable, with all that its commands leave to do. One that has ended and goes on by a
+    /// server's word, since a decision took its time to get there, has no place beside one that began meanwhile.
     pub(super) async fn settle(
         &self,
         write: &mut Write,
         mut row: RolloutRow,
-        next: Rollout,
-        commands: Vec<Command>,
+        mut next: Rollout,
+        mut commands: Vec<Command>,
         after: &mut After,
         happened: &mut Happened,
     ) -> Result<(), ControllerError> {
         let now = self.clock.now();
+        if row.state.verdict().is_some() && !row.state.is_under_way() && next.is_under_way() {
+            let open = open_of(write, &row.app, &row.environment).await?;
+            let because = "another rollout has begun since";
+            if open.iter().any(is_active)
+                && let Ok((ending, more)) = rollout::press(next.clone(), Verb::Abort, because, now)
+            {
+                next = ending;
+                commands.extend(more);
+            }
+        }
         let before = std::mem::replace(&mut row.state, next);
         let ends = row.is_ended() && before.verdict().is_none();
         if ends {
@@ -228,6 +245,11 @@ impl Controller {
         let Some(deployment) = store::deployment_on(&mut **write, &row.id, server).await? else {
             return Ok(None);
         };
+        if let OrderKind::Cancel { .. } = order {
+            // It takes the place of what the server was told and has not heard: a server that comes back must not begin
+            // what somebody else was given meanwhile.
+            store::answer_orders(write, &deployment.id, orders::WITHDRAWN, now).await?;
+        }
         let order = orders::control(row, &deployment, order, self.coordinator.clone(), fresh_id()?, now);
         store::add_order(write, &order, now).await?;
         Ok(Some(order))

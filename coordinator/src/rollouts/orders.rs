@@ -19,6 +19,13 @@ use crate::rollout::{End, Kind};
 
 const FORMAT: &str = "consign-order-v1";
 
+/// Orders that a cancel of their deployment takes the place of.
+pub const WITHDRAWN: &[OrderTag] = &[OrderTag::Once, OrderTag::Confirm, OrderTag::Decide];
+
+/// Orders of a deployment that a retry takes the place of. What was told to cancel is still to.
+pub const REPLACED: &[OrderTag] =
+    &[OrderTag::Deploy, OrderTag::Return, OrderTag::Once, OrderTag::Confirm, OrderTag::Decide];
+
 /// 128 random bits.
 pub(super) fn fresh_id() -> Result<Id, ControllerError> {
     let mut bits = [0; 16];
@@ -128,6 +135,27 @@ pub fn shown_by(event: &Event) -> (Option<&Id>, &'static [OrderTag]) {
         | Event::Confirming { .. }
         | Event::Unconfirmed { .. }
         | Event::Returning { .. } => (None, BEGUN),
+    }
+}
+
+/// Whether the deployment goes no further without a word from here: one that counts no more gets its cancel.
+pub fn asks(event: &Event) -> bool {
+    match event {
+        Event::Awaiting { .. } | Event::Undecided { .. } | Event::Confirming { .. } => true,
+        Event::Accepted { .. }
+        | Event::Staging { .. }
+        | Event::Staged { .. }
+        | Event::Skipped { .. }
+        | Event::Started { .. }
+        | Event::Spawned { .. }
+        | Event::Finished { .. }
+        | Event::Answered { .. }
+        | Event::Decided { .. }
+        | Event::Confirmed { .. }
+        | Event::Unconfirmed { .. }
+        | Event::Cancelling { .. }
+        | Event::Returning { .. }
+        | Event::Ended { .. } => false,
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     after::After,
     controller::Controller,
     drive::{Happened, add_deployment},
+    orders,
     rows::{HistoryRow, RolloutRow},
     show::Shown,
     store::{self, Write},
@@ -70,6 +71,10 @@ impl Controller {
             row.term = store::raise_term(write, &row.app, &row.environment).await?;
             row.asked = now;
             for member in next.members.iter().filter(|member| member.state == ServerState::Pending) {
+                // What a server was told of the deployment before, and has not heard, it is not to begin any more.
+                if let Some(before) = store::deployment_on(&mut **write, &row.id, &member.server).await? {
+                    store::answer_orders(write, &before.id, orders::REPLACED, now).await?;
+                }
                 add_deployment(write, &row, &member.server).await?;
             }
         }

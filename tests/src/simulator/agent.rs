@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use consign_agent::core::Input;
 use consign_common::{
     digest::Sha256,
     name::{App, Id},
+    plan::Kind,
     trust::{
         Order, OrderKind, Privilege, Refusal,
         authorize::{
@@ -116,6 +116,7 @@ impl Server {
             Some(_) => return,
         }
         around.say(|| format!("{}: agent starts, {mode:?}", self.name));
+        around.covers(format!("agent starts: {mode:?}").to_lowercase());
         self.life += 1;
         self.agent = Some(Agent {
             mode,
@@ -139,7 +140,7 @@ impl Server {
         around.counts.agent_crashes += 1;
         let noticed = around.random.between(1, 2000);
         self.agent_dies(around, noticed);
-        let restart = around.random.span(100, 120_000);
+        let restart = around.random.span(100, 30_000);
         around.after(restart, What::AgentStarts { server: self.place });
     }
 
@@ -230,7 +231,7 @@ impl Server {
         self.later(around, WELCOME_WITHIN, Inner::Unwelcome { session: number });
     }
 
-    fn unwelcome(&mut self, around: &mut Around, number: u64) {
+    fn unwelcome(&self, around: &mut Around, number: u64) {
         let session = self.agent.as_ref().and_then(|agent| agent.session);
         if session.is_some_and(|session| session.number == number && !session.welcome) {
             around.break_session(self.place, number, 0, 500);
@@ -261,7 +262,8 @@ impl Server {
 
     pub(super) fn hear(&mut self, around: &mut Around, number: u64, message: Down) {
         let current = self.agent.as_ref().and_then(|agent| agent.session).map(|session| session.number);
-        if current != Some(number) && (matches!(message, Down::Welcome) || !around.arrives(number)) {
+        // What comes late comes to nobody: the line it came on is closed.
+        if current != Some(number) || !around.arrives(number) {
             return;
         }
         match message {
@@ -351,9 +353,8 @@ impl Server {
     fn approach(&mut self, around: &mut Around, incoming: Incoming) -> Result<(), Crashed> {
         let order = &incoming.order;
         let memory = self.disk.memory(&order.app);
-        let (root, word) =
-            (catalog::trust_root(&around.apps), catalog::word(&self.name, &self.labels, &around.apps));
-        match authorize_approach(order, COORDINATOR, &root, &word, &memory) {
+        let word = catalog::word(&self.name, &self.labels, &around.apps);
+        match authorize_approach(order, COORDINATOR, &around.roots[0], &word, &memory) {
             Ok(()) => self.judge(around, incoming),
             Err(refusal) => self.decline(around, &incoming, &Declined::Rule(refusal)),
         }
@@ -365,7 +366,8 @@ impl Server {
         let two = around.has(Bug::TwoAtOnce);
         let Some(agent) = &mut self.agent else { return Ok(()) };
         if let Some(slot) = agent.slots.get_mut(&app).filter(|_| !two) {
-            if slot.order == incoming.order.id {
+            let known = |next: &Incoming| next.order.id == incoming.order.id;
+            if slot.order == incoming.order.id || slot.next.as_deref().is_some_and(known) {
                 return Ok(());
             }
             let (ending, undecided) = match &slot.work {
@@ -375,7 +377,7 @@ impl Server {
             if (ending || undecided) && slot.next.is_none() {
                 slot.next = Some(Box::new(incoming));
                 if undecided && !ending {
-                    return self.enqueue(around, &app, Message::Input(Input::GiveUp));
+                    return self.enqueue(around, &app, Message::GiveWay);
                 }
                 return Ok(());
             }
@@ -418,7 +420,7 @@ impl Server {
     }
 
     /// `judge` of intake: nothing is journalled yet.
-    fn decide(&mut self, around: &mut Around, incoming: &Incoming) -> Result<Verified<Work>, Declined> {
+    fn decide(&mut self, around: &Around, incoming: &Incoming) -> Result<Verified<Work>, Declined> {
         let order = &incoming.order;
         let digest = match &order.order {
             OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => *manifest,
@@ -432,6 +434,7 @@ impl Server {
         }
         let intent = Intent::Order { order, connected: COORDINATOR };
         let work = self.authorized(around, intent, digest, &incoming.statements).map_err(Declined::Rule)?;
+        check_skips(work.get(), &order.order)?;
         self.disk.manifests.insert(digest);
         Ok(work)
     }
@@ -454,11 +457,10 @@ impl Server {
         let host = Host { word: &word, privilege: &privilege, platform: PLATFORM };
         let documents = Documents { manifest: bytes, statements };
         let now = consign_common::time::UnixMs(self.clock_ms(around));
-        let root = catalog::trust_root(&around.apps);
-        let decided = authorize(intent, documents, &root, host, &memory, now);
+        let [root, strangers] = &around.roots;
+        let decided = authorize(intent, documents, root, host, &memory, now);
         if decided.is_err() && around.has(Bug::TrustAnybody) {
-            let root = catalog::strangers_root(&around.apps);
-            return authorize(intent, documents, &root, host, &memory, now);
+            return authorize(intent, documents, strangers, host, &memory, now);
         }
         decided
     }
@@ -467,9 +469,8 @@ impl Server {
     fn control(&mut self, around: &mut Around, incoming: Incoming) -> Result<(), Crashed> {
         let order = &incoming.order;
         let memory = self.disk.memory(&order.app);
-        let (root, word) =
-            (catalog::trust_root(&around.apps), catalog::word(&self.name, &self.labels, &around.apps));
-        if let Err(refusal) = authorize_control(order, COORDINATOR, &root, &word, &memory) {
+        let word = catalog::word(&self.name, &self.labels, &around.apps);
+        if let Err(refusal) = authorize_control(order, COORDINATOR, &around.roots[0], &word, &memory) {
             return self.decline(around, &incoming, &Declined::Rule(refusal));
         }
         let deployment = order.deployment.clone();
@@ -482,6 +483,21 @@ impl Server {
             Some(slot) if slot.cancels >= CANCELS && matches!(order.order, OrderKind::Cancel { .. }) => {
                 let message = format!("the deployment {deployment} has been cancelled often enough");
                 self.decline(around, &incoming, &Declined::now("cancelling", message))
+            }
+            // A cancel is kept for one that is still being judged.
+            Some(slot) if matches!(slot.work, Place::Judged(_)) => {
+                if !matches!(order.order, OrderKind::Cancel { .. }) {
+                    let message = format!("no deployment {deployment} goes on here");
+                    return self.decline(around, &incoming, &Declined::now("not-running", message));
+                }
+                if self.disk.is_full(around.now) {
+                    return self.decline(around, &incoming, &Declined::now("disk-full", "the disk is full"));
+                }
+                around.survives()?;
+                let Incoming { order, document, statements } = incoming.clone();
+                self.disk.keep(&order, document, statements);
+                around.survives()?;
+                self.word(around, incoming)
             }
             Some(_) => self.word(around, incoming),
         }
@@ -516,6 +532,7 @@ impl Server {
         };
         around.say(|| format!("{}: order {} refused: {code}: {message}", self.name, order.short()));
         around.oracle.refused(&order, code);
+        around.covers(format!("agent refuses: {code}"));
         if matches!(declined, Declined::Rule(_)) && code != "equivocation" && !self.disk.is_full(around.now) {
             self.disk.refuse(&incoming.order, incoming.document.clone(), code, &message);
         }
@@ -538,4 +555,19 @@ impl Slot {
             Place::Runs(live) => live.waits_for_a_word(),
         }
     }
+}
+
+/// As `look_ahead`: an order leaves out only what there is, and never the switch.
+fn check_skips(work: &Work, order: &OrderKind) -> Result<(), Declined> {
+    let (OrderKind::Deploy { skip, .. } | OrderKind::Return { skip, .. }) = order else { return Ok(()) };
+    for name in skip {
+        match work.plan.steps.iter().find(|step| step.name == *name) {
+            None => return Err(Declined::now("step-unknown", format!("there is no step {name}"))),
+            Some(step) if step.kind == Kind::Activate => {
+                return Err(Declined::now("not-skippable", format!("step {name} cannot be left out")));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consign_common::{
     name::{App, Id, ServerName},
     time::UnixMs,
+    trust::TrustRoot,
 };
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     check::Oracle,
     queue::{Down, Moment, Place, Queue, Side, Up, What},
     random::{Fingerprint, Random},
-    report::Counts,
+    report::{Counts, Coverage},
 };
 
 /// The process is gone in the middle of what it did.
@@ -46,6 +47,8 @@ pub(super) struct Around {
     pub(super) quiet: bool,
     pub(super) catalog: Catalog,
     pub(super) apps: Vec<App>,
+    /// Whom servers trust; and whom they would have to trust to take what a stranger signed.
+    pub(super) roots: [TrustRoot; 2],
     pub(super) names: Vec<ServerName>,
     pub(super) places: BTreeMap<ServerName, Place>,
     pub(super) labels: Vec<BTreeMap<String, String>>,
@@ -55,6 +58,7 @@ pub(super) struct Around {
     pub(super) coordinator_up: bool,
     pub(super) oracle: Oracle,
     pub(super) counts: Counts,
+    pub(super) coverage: Coverage,
     pub(super) fingerprint: Fingerprint,
     pub(super) trace: Option<Vec<String>>,
     pub(super) bug: Option<Bug>,
@@ -103,6 +107,10 @@ impl Around {
             let (seconds, ms) = (self.now / 1000, self.now % 1000);
             trace.push(format!("{seconds:>6}.{ms:03}  {}", line()));
         }
+    }
+
+    pub(super) fn covers(&mut self, what: impl Into<String>) {
+        *self.coverage.entry(what.into()).or_default() += 1;
     }
 
     /// A place where a process may die.

@@ -35,17 +35,17 @@ bugs! {
     /// The agent acts before what it is about to do is durable.
     ActBeforeJournal = "act-before-journal" within 200,
     /// The coordinator sends an order that is not durable yet.
-    SendBeforePersist = "send-before-persist" within 200,
+    SendBeforePersist = "send-before-persist" within 1000,
     /// The coordinator acknowledges an event before it is durable.
     AckBeforeCommit = "ack-before-commit" within 200,
     /// The coordinator acknowledges output before it is durable.
-    LogAckBeforeCommit = "log-ack-before-commit" within 200,
+    LogAckBeforeCommit = "log-ack-before-commit" within 1000,
     /// After a restart the agent runs a step again that it had started.
     RerunStarted = "rerun-started" within 200,
     /// The agent tells of a cancelled step before its process is gone.
     CancelBeforeEnd = "cancel-before-end" within 200,
     /// After a reboot the agent goes on waiting for a confirmation.
-    ConfirmSurvivesReboot = "confirm-survives-reboot" within 400,
+    ConfirmSurvivesReboot = "confirm-survives-reboot" within 1000,
     /// `good` moves when the steps are done, and not when they are confirmed.
     GoodBeforeConfirm = "good-before-confirm" within 200,
     /// The agent takes an order while another deployment of the app is open.
@@ -57,7 +57,7 @@ bugs! {
     /// The coordinator takes events in whatever order they come, and also twice.
     EventsUnordered = "events-unordered" within 200,
     /// A late event of a deployment that a retry replaced drives the rollout.
-    LateDeploymentDrives = "late-deployment-drives" within 400,
+    LateDeploymentDrives = "late-deployment-drives" within 3000,
     /// A retry goes on under the old term.
     RetryKeepsTerm = "retry-keeps-term" within 200,
     /// Queued rollouts begin in spite of a hold.
@@ -65,7 +65,7 @@ bugs! {
     /// A rollout begins while another one of its app and environment runs.
     TwoActive = "two-active" within 200,
     /// The failure budget is counted from anew in every wave.
-    BudgetPerWave = "budget-per-wave" within 200,
+    BudgetPerWave = "budget-per-wave" within 1000,
     /// The minimum of healthy servers does not count those that are being deployed to.
     MinHealthyForgetsFlight = "min-healthy-forgets-flight" within 200,
     /// A paused rollout orders nevertheless.
@@ -77,13 +77,13 @@ bugs! {
     /// Two servers are told to run a `once` step.
     TwoGrants = "two-grants" within 200,
     /// A `once` step of unknown outcome is given to the next server.
-    GrantAfterUnknown = "grant-after-unknown" within 400,
+    GrantAfterUnknown = "grant-after-unknown" within 2000,
     /// A retry forgets that a `once` step has run.
     RetryForgetsOnce = "retry-forgets-once" within 200,
     /// The outbox forgets what was sent: an order that was lost on the way is never sent again.
     SendOnce = "send-once" within 200,
     /// The coordinator forgets at its start which servers it was looking for.
-    ForgetUnfinished = "forget-unfinished" within 400,
+    ForgetUnfinished = "forget-unfinished" within 2000,
 }
 
 impl fmt::Display for Bug {

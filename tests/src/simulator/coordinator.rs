@@ -17,7 +17,7 @@ use consign_common::{
 use consign_coordinator::{
     rollout::{
         Candidate, Command, End, Event, Health, Kind, News, Phase, Place as Wave, Presence, Request, Rollout,
-        ServerState,
+        ServerState, Verb,
     },
     rollouts::{
         Again, DeploymentRow, Hold, RolloutRow, View, orders,
@@ -109,7 +109,7 @@ impl Coordinator {
             let noticed = around.random.between(1, 2000);
             around.break_session(server, open.number, noticed, 0);
         }
-        let restart = around.random.span(200, 300_000);
+        let restart = around.random.span(200, 120_000);
         around.after(restart, What::CoordinatorStarts);
     }
 
@@ -183,6 +183,12 @@ impl Coordinator {
             }
             Later::Lost { rollout, server, order, because } => {
                 self.store.answer_order(&order);
+                let about =
+                    self.store.order(&order).and_then(|it| self.store.deployments.get(&it.deployment));
+                // Of one that a retry has replaced nothing is waited for.
+                if about.is_none_or(|about| !self.store.is_newest(about)) {
+                    return;
+                }
                 let event = Event::Server { server, news: News::Lost { because } };
                 self.do_all(around, vec![(rollout, event)])
             }
@@ -367,6 +373,9 @@ impl Coordinator {
         around.survives()?;
         let mut after = After::default();
         match sent.kind {
+            OrderTag::Deploy | OrderTag::Return if row.sequence > 0 || !self.store.is_newest(&row) => {
+                self.store.answer_order(order);
+            }
             OrderTag::Deploy | OrderTag::Return => {
                 self.store.answer_order(order);
                 let end = End::Refused { code: code.to_owned(), message };
@@ -465,8 +474,7 @@ impl Coordinator {
             }
         }
         // A deployment that a retry has replaced is heard to its end, and decides nothing any more.
-        let newest = self.store.deployment_on(&row.rollout, &row.server);
-        if newest.is_some_and(|newest| newest.id == row.id) || around.has(Bug::LateDeploymentDrives) {
+        if self.store.is_newest(&row) || around.has(Bug::LateDeploymentDrives) {
             let news = row.view.news(&rollout.state, event);
             let server = &row.server;
             let happened = news
@@ -474,6 +482,12 @@ impl Coordinator {
                 .map(|news| (row.rollout.clone(), Event::Server { server: server.clone(), news }))
                 .collect();
             self.drive(around, happened, &mut after);
+        } else if orders::asks(event) {
+            let reason = "a retry has replaced this deployment".to_owned();
+            let (order, id) = (OrderKind::Cancel { reason }, around.id());
+            let order = orders::control(&rollout, &row, order, COORDINATOR.to_owned(), id, around.unix());
+            self.post(around, order.clone());
+            after.send.push(order);
         }
         after
     }
@@ -497,13 +511,23 @@ impl Coordinator {
         &mut self,
         around: &mut Around,
         mut row: RolloutRow,
-        next: Rollout,
-        commands: Vec<Command>,
+        mut next: Rollout,
+        mut commands: Vec<Command>,
         cause: &Step,
         after: &mut After,
         happened: &mut Happened,
     ) {
         let now = around.unix();
+        // One that goes on by a server's word has no place beside one that began meanwhile.
+        if row.state.verdict().is_some() && !row.state.is_under_way() && next.is_under_way() {
+            let because = "another rollout has begun since";
+            if self.store.open_of(&row.app).iter().any(is_active)
+                && let Ok((ending, more)) = engine::press(around.bug, next.clone(), Verb::Abort, because, now)
+            {
+                next = ending;
+                commands.extend(more);
+            }
+        }
         let before = std::mem::replace(&mut row.state, next);
         let ends = row.is_ended() && before.verdict().is_none();
         row.ended = if !row.is_ended() {
@@ -531,7 +555,11 @@ impl Coordinator {
             )
         });
         around.fingerprint.add(&row.state);
+        cover(around, &row, &before, cause);
         around.oracle.transition(&row, &before, &commands, cause, now);
+        let others = self.store.open_of(&row.app).into_iter();
+        let driving = others.filter(|other| other.id != row.id && !other.is_ended() && is_active(other));
+        around.oracle.beside(&row, &commands, driving.map(|other| other.id).next());
         for command in commands {
             match command {
                 Command::Find { server } => after.find.push_back((row.id.clone(), server)),
@@ -581,8 +609,6 @@ impl Coordinator {
             let deployment = self.store.deployment_on(id, &member.server);
             around.oracle.member(row, member, deployment);
         }
-        let active = self.store.open().filter(|other| other.app == row.app && is_active(other));
-        around.oracle.active(active.map(|row| &row.id));
     }
 
     fn order(&mut self, around: &mut Around, row: &RolloutRow, server: &ServerName) -> Result<OrderRow, End> {
@@ -609,9 +635,13 @@ impl Coordinator {
         order: OrderKind,
         after: &mut After,
     ) {
-        let Some(deployment) = self.store.deployment_on(&row.id, server) else { return };
+        let Some(deployment) = self.store.deployment_on(&row.id, server).cloned() else { return };
+        if let OrderKind::Cancel { .. } = order {
+            // It takes the place of what the server was told and has not heard.
+            self.store.answer_orders(&deployment.id, orders::WITHDRAWN);
+        }
         let id = around.id();
-        let order = orders::control(row, deployment, order, COORDINATOR.to_owned(), id, around.unix());
+        let order = orders::control(row, &deployment, order, COORDINATOR.to_owned(), id, around.unix());
         self.post(around, order.clone());
         after.send.push(order);
     }
@@ -729,8 +759,8 @@ impl Coordinator {
                 place: Wave::Fleet,
                 group: String::new(),
             });
-        let state =
-            consign_coordinator::rollout::plan(Request::back(Vec::new(), 0, candidates.collect())).ok()?;
+        let back = Request::back(Vec::new(), source.state.strategy.min_healthy, candidates.collect());
+        let state = consign_coordinator::rollout::plan(back).ok()?;
         let reason = format!("rollout {} stopped: {because}", source.id.short());
         let row = self.way_back(around, source, state, &reason, "");
         let id = row.id.clone();
@@ -838,23 +868,59 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A person's act, as one transaction.
+    /// A person's act, as one transaction: refused in the middle, nothing of it is kept.
     pub(super) fn acts(
         &mut self,
         around: &mut Around,
         act: impl FnOnce(&mut Self, &mut Around, &mut After) -> Result<(), String>,
     ) {
         let kept = self.store.clone();
+        self.acts_at_once(around, act, |this| this.store = kept);
+    }
+
+    /// The same, of an act that is refused before it has changed anything.
+    pub(super) fn acts_at_once(
+        &mut self,
+        around: &mut Around,
+        act: impl FnOnce(&mut Self, &mut Around, &mut After) -> Result<(), String>,
+        undo: impl FnOnce(&mut Self),
+    ) {
         let mut after = After::default();
         let done = match act(self, around, &mut after) {
             Ok(()) => around.survives().and_then(|()| self.perform(around, after)),
             Err(why) => {
                 around.say(|| format!("operator: refused: {why}"));
                 around.counts.refused_verbs += 1;
-                self.store = kept;
+                undo(self);
                 Ok(())
             }
         };
         self.settle_down(around, done);
+    }
+}
+
+/// What was reached, for the table of what was covered.
+fn cover(around: &mut Around, row: &RolloutRow, before: &Rollout, cause: &Step) {
+    if let Step::Verb(verb) = cause {
+        around.covers(format!("verb: {} of {}", verb.as_str(), before.as_str()));
+    }
+    for member in &row.state.members {
+        let end = member.state.end();
+        if let Some(end) =
+            end.filter(|_| before.member(&member.server).is_none_or(|old| old.state.end().is_none()))
+        {
+            around.covers(format!("server: {}", end.as_str()));
+        }
+    }
+    if before.milestone() != row.state.milestone() {
+        let milestone: String = row.state.milestone().chars().filter(|c| !c.is_ascii_digit()).collect();
+        around.covers(format!("{:?}: {milestone}", row.state.kind).to_lowercase());
+    }
+    for once in row.state.once.values() {
+        if before.once.values().all(|old| old != once) {
+            let state: String =
+                format!("{:?}", once.state).chars().take_while(|c| c.is_alphanumeric()).collect();
+            around.covers(format!("once: {}", state.to_lowercase()));
+        }
     }
 }

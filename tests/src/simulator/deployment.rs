@@ -57,6 +57,8 @@ pub(super) struct Live {
 pub(super) enum Message {
     Input(Input),
     Control(Box<Control>),
+    /// Another order waits for the deployment's end.
+    GiveWay,
 }
 
 /// A word about a deployment, and the order that it came with.
@@ -352,9 +354,18 @@ impl Server {
                         self.heed(around, app, *control)?;
                     }
                 }
+                Some(Message::GiveWay) if live.run.fits(&Input::GiveUp).is_ok() => live.apply(Input::GiveUp),
+                Some(Message::GiveWay) => self.goes_on(around, app)?,
                 None => return Ok(()),
             }
         }
+    }
+
+    /// It was decided in the meantime.
+    fn goes_on(&mut self, around: &mut Around, app: &App) -> Result<(), Crashed> {
+        let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(app));
+        let Some(incoming) = slot.and_then(|slot| slot.next.take()) else { return Ok(()) };
+        self.decline(around, &incoming, &Declined::now("busy", format!("{app} is being deployed already")))
     }
 
     /// Takes a word if it fits: first it is durable, then it counts.
@@ -454,7 +465,7 @@ impl Server {
         Ok(())
     }
 
-    pub(super) fn write_soon(&mut self, around: &mut Around, app: &App, deployment: &Id) {
+    pub(super) fn write_soon(&self, around: &mut Around, app: &App, deployment: &Id) {
         let (app, deployment) = (app.clone(), deployment.clone());
         if self.disk.is_full(around.now) {
             return self.later(around, FULL_DISK_PAUSE, Inner::TryAgain { app, deployment });
@@ -492,6 +503,7 @@ impl Server {
             around.fingerprint.add(&record.body);
         }
         around.counts.journalled += 1;
+        around.covers(format!("journal: {}", told(event)));
         let now = around.now;
         around.oracle.journalled(self, id, event, now);
         self.pump(around);
@@ -634,7 +646,17 @@ impl Server {
         if agent.slots.get(app).is_none_or(|slot| slot.deployment != *deployment) {
             return Ok(());
         }
-        let next = agent.slots.remove(app).and_then(|slot| slot.next);
+        let Some(slot) = agent.slots.remove(app) else { return Ok(()) };
+        let next = slot.next;
+        // Words that came too late for it.
+        if let Place::Runs(live) = slot.work {
+            for message in live.inbox {
+                if let Message::Control(control) = message {
+                    let message = format!("no deployment {deployment} goes on here");
+                    self.decline(around, &control.incoming, &Declined::now("not-running", message))?;
+                }
+            }
+        }
         // `shut_down`: nothing more is to be executed for this deployment.
         self.processes.retain(|(of, _), it| of != deployment || it.state == State::Running);
         match next {
@@ -688,4 +710,31 @@ fn own_boot(events: &mut [Event], boot: &str) {
             boot.clone_into(boot_id);
         }
     }
+}
+
+/// What an event is, for the table of what was covered.
+fn told(event: &Event) -> String {
+    match event {
+        Event::Finished { result, .. } => format!("step {}", kind(&format!("{result:?}"))),
+        Event::Ended { result } => format!("ended {}", result.as_str()),
+        Event::Answered { word, .. } => format!("answered {}", kind(&format!("{word:?}"))),
+        Event::Decided { action, .. } => format!("decided {}", kind(&format!("{action:?}"))),
+        Event::Accepted { .. }
+        | Event::Staging { .. }
+        | Event::Staged { .. }
+        | Event::Skipped { .. }
+        | Event::Started { .. }
+        | Event::Spawned { .. }
+        | Event::Returning { .. }
+        | Event::Awaiting { .. }
+        | Event::Undecided { .. }
+        | Event::Confirming { .. }
+        | Event::Confirmed { .. }
+        | Event::Unconfirmed { .. }
+        | Event::Cancelling { .. } => kind(&format!("{event:?}")),
+    }
+}
+
+fn kind(debug: &str) -> String {
+    debug.chars().take_while(|c| c.is_alphanumeric()).collect::<String>().to_lowercase()
 }

@@ -47,37 +47,34 @@ fn alter(bug: Bug, mut rollout: Rollout) -> (Rollout, Restore) {
         Phase::Running { wave, .. } => wave,
         Phase::Queued { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. } => 0,
     };
-    match bug {
-        Bug::BudgetPerWave if wave > 1 => {
-            let own = rollout.strategy.clone();
-            let earlier = rollout.members.iter().filter(|member| member.wave < wave);
-            let failed = earlier.filter(|member| member.state.end().is_some_and(End::is_failure)).count();
-            rollout.strategy.failures += u32::try_from(failed).unwrap_or(0);
-            rollout.strategy.group = None;
-            (rollout, Box::new(move |next| Rollout { strategy: own, ..next }))
-        }
-        Bug::MinHealthyForgetsFlight => {
-            let own = rollout.strategy.clone();
-            let flying = rollout.members.iter().filter(|member| member.wave > 0 && in_flight(&member.state));
-            let flying = u32::try_from(flying.count()).unwrap_or(0);
-            if rollout.strategy.min_healthy > 0 {
-                rollout.strategy.min_healthy = rollout.strategy.min_healthy.saturating_sub(flying).max(1);
-            }
-            (rollout, Box::new(move |next| Rollout { strategy: own, ..next }))
-        }
-        Bug::OrderWhilePaused => {
-            let paused = rollout.paused.take();
-            let restore = move |next: Rollout| match next.phase {
-                Phase::Running { .. } => Rollout { paused: next.paused.clone().or(paused), ..next },
-                Phase::Queued { .. }
-                | Phase::Stopping { .. }
-                | Phase::Aborting { .. }
-                | Phase::Ended { .. } => next,
-            };
-            (rollout, Box::new(restore))
-        }
-        _ => (rollout, Box::new(|next| next)),
+    if bug == Bug::BudgetPerWave && wave > 1 {
+        let own = rollout.strategy.clone();
+        let earlier = rollout.members.iter().filter(|member| member.wave < wave);
+        let failed = earlier.filter(|member| member.state.end().is_some_and(End::is_failure)).count();
+        rollout.strategy.failures += u32::try_from(failed).unwrap_or(0);
+        rollout.strategy.group = None;
+        return (rollout, Box::new(move |next| Rollout { strategy: own, ..next }));
     }
+    if bug == Bug::MinHealthyForgetsFlight {
+        let own = rollout.strategy.clone();
+        let flying = rollout.members.iter().filter(|member| member.wave > 0 && in_flight(&member.state));
+        let flying = u32::try_from(flying.count()).unwrap_or(0);
+        if rollout.strategy.min_healthy > 0 {
+            rollout.strategy.min_healthy = rollout.strategy.min_healthy.saturating_sub(flying).max(1);
+        }
+        return (rollout, Box::new(move |next| Rollout { strategy: own, ..next }));
+    }
+    if bug == Bug::OrderWhilePaused {
+        let paused = rollout.paused.take();
+        let restore = move |next: Rollout| match next.phase {
+            Phase::Running { .. } => Rollout { paused: next.paused.clone().or(paused), ..next },
+            Phase::Queued { .. } | Phase::Stopping { .. } | Phase::Aborting { .. } | Phase::Ended { .. } => {
+                next
+            }
+        };
+        return (rollout, Box::new(restore));
+    }
+    (rollout, Box::new(|next| next))
 }
 
 fn in_flight(state: &ServerState) -> bool {
@@ -96,32 +93,29 @@ fn mistaken(bug: Bug, event: Event) -> Event {
 }
 
 fn spoil(bug: Bug, mut next: Rollout) -> Rollout {
-    match bug {
-        Bug::GreenTooEarly if next.kind == Kind::Deploy => {
-            if let Phase::Ended { verdict } = &mut next.phase {
-                let open = |end: &End| matches!(end, End::Owed | End::Unknown { .. });
-                if next.members.iter().any(|member| member.state.end().is_some_and(open)) {
-                    verdict.state = rollout::Final::Succeeded;
-                }
-            }
+    if bug == Bug::GreenTooEarly
+        && next.kind == Kind::Deploy
+        && let Phase::Ended { verdict } = &mut next.phase
+    {
+        let open = |end: &End| matches!(end, End::Owed | End::Unknown { .. });
+        if next.members.iter().any(|member| member.state.end().is_some_and(open)) {
+            verdict.state = rollout::Final::Succeeded;
         }
-        Bug::TwoGrants => {
-            for once in next.once.values_mut() {
-                if let OnceState::Granted { server, .. } = once.state.clone() {
-                    once.passed.insert(server);
-                    once.state = OnceState::Open;
-                }
-            }
+    }
+    for once in next.once.values_mut() {
+        let forgotten = match once.state.clone() {
+            OnceState::Granted { server, .. } if bug == Bug::TwoGrants => Some(server),
+            OnceState::Unknown { server, .. } if bug == Bug::GrantAfterUnknown => Some(server),
+            OnceState::Granted { .. }
+            | OnceState::Unknown { .. }
+            | OnceState::Open
+            | OnceState::Done { .. }
+            | OnceState::Failed { .. } => None,
+        };
+        if let Some(server) = forgotten {
+            once.passed.insert(server);
+            once.state = OnceState::Open;
         }
-        Bug::GrantAfterUnknown => {
-            for once in next.once.values_mut() {
-                if let OnceState::Unknown { server, .. } = once.state.clone() {
-                    once.passed.insert(server);
-                    once.state = OnceState::Open;
-                }
-            }
-        }
-        _ => {}
     }
     next
 }

@@ -80,6 +80,10 @@ impl Server {
             || self.agent.as_ref().is_some_and(|agent| !agent.slots.is_empty())
     }
 
+    pub(super) fn runs_something(&self) -> bool {
+        self.processes.values().any(|it| it.state == State::Running)
+    }
+
     pub(super) fn boot_ms(&self, now: Moment) -> u64 {
         now.saturating_sub(self.booted)
     }
@@ -109,7 +113,7 @@ impl Server {
         for attempted in self.processes.values_mut() {
             attempted.supervisor = Supervisor::Lost;
         }
-        let away = around.random.span(5_000, 300_000);
+        let away = around.random.span(5_000, 90_000);
         around.after(away, What::ServerBoots { server: self.place });
     }
 
@@ -255,7 +259,7 @@ impl Server {
         self.agent.as_ref().is_some_and(|agent| agent.watched.contains(key))
     }
 
-    pub(super) fn tell_end(&mut self, around: &mut Around, key: &Key, result: StepOutcome) {
+    pub(super) fn tell_end(&self, around: &mut Around, key: &Key, result: StepOutcome) {
         let log_length = self.disk.logs.get(key).map_or(0, |log| log.length);
         let (deployment, attempt) = key.clone();
         let input = finished(attempt, result, log_length);

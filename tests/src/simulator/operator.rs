@@ -1,19 +1,27 @@
 //! People: they start, stop, decide and change their minds, mostly in ways that make sense.
 
+use std::collections::BTreeMap;
+
 use consign_common::{
     name::{App, ServerName, StepName},
     time::UnixMs,
-    trust::DecisionAction,
+    trust::{DecisionAction, Foreseen},
 };
 use consign_coordinator::{
     rollout::{
-        End, GroupBudget, HealthCheck, Kind, Offline, OnStop, OnceState, Phase, Probe, Rollout, ServerState,
-        Strategy, Verb,
+        End, Final, GroupBudget, HealthCheck, Kind, Offline, OnStop, OnceState, Phase, Probe, Rollout,
+        ServerState, Strategy, Verb,
     },
-    rollouts::{Again, Queueing, RolloutRow},
+    rollouts::{Again, Pinned, Queueing, RolloutRow},
 };
 
-use super::{around::Around, catalog::Signer, coordinator::Coordinator, queue::Place, verbs::Wish};
+use super::{
+    around::Around,
+    catalog::Signer,
+    coordinator::{After, Coordinator},
+    queue::Place,
+    verbs::Wish,
+};
 
 const ZONES: [&str; 2] = ["a", "b"];
 
@@ -25,11 +33,12 @@ impl Coordinator {
         }
         around.counts.verbs += 1;
         match around.random.below(100) {
-            0..=34 => self.starts_something(around),
-            35..=44 => self.rolls_back(around),
-            45..=54 => self.lifts(around),
-            55..=60 => self.toggles(around),
-            61..=79 => self.decides(around),
+            0..=16 => self.starts_something(around),
+            17..=26 => self.retries(around),
+            27..=31 => self.rolls_back(around),
+            32..=42 => self.lifts(around),
+            43..=46 => self.toggles(around),
+            47..=72 => self.decides(around),
             _ => self.presses(around),
         }
     }
@@ -38,6 +47,27 @@ impl Coordinator {
         let wish = wish(around);
         around.say(|| format!("operator: start {} in waves {:?}", wish.app, wish.waves));
         self.acts(around, |this, around, after| this.start(around, wish, after));
+    }
+
+    /// The newest rollout of an app, where it did not go through; one that goes on is aborted for it.
+    fn retries(&mut self, around: &mut Around) {
+        let apps = around.apps.clone();
+        let Some(app) = around.random.pick(&apps) else { return };
+        let Some(row) = self.store.newest_of(app).cloned() else { return };
+        match &row.state.phase {
+            Phase::Ended { verdict } if verdict.state != Final::Succeeded => {
+                self.press(around, row, Verb::Retry);
+            }
+            Phase::Ended { .. } => {}
+            Phase::Queued { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Aborting { .. } => {
+                if around.random.chance(300) {
+                    self.press(around, row, Verb::Abort);
+                }
+            }
+        }
     }
 
     fn rolls_back(&mut self, around: &mut Around) {
@@ -63,7 +93,10 @@ impl Coordinator {
     fn toggles(&mut self, around: &mut Around) {
         let Some(server) = around.random.pick(&self.store.enrolled).cloned() else { return };
         around.say(|| format!("operator: disable or enable {server}"));
-        if self.store.disabled.remove(&server).is_none() {
+        // Most of the time all are enabled.
+        if self.store.disabled.len() > 1 {
+            self.store.disabled.clear();
+        } else if self.store.disabled.remove(&server).is_none() {
             self.store.disabled.insert(server, "a disk is swapped".to_owned());
         }
     }
@@ -130,7 +163,10 @@ impl Coordinator {
 
     fn press(&mut self, around: &mut Around, row: RolloutRow, verb: Verb) {
         around.say(|| format!("operator: {verb} of {}", row.id.short()));
-        self.acts(around, |this, around, after| this.press_on(around, row, verb, "by ann", after));
+        let act = |this: &mut Self, around: &mut Around, after: &mut After| {
+            this.press_on(around, row, verb, "by ann", after)
+        };
+        self.acts_at_once(around, act, |_| {});
     }
 
     /// Mostly one that is going on.
@@ -168,7 +204,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn enrols(&mut self, around: &mut Around, server: Place) {
+    pub(super) fn enrols(&mut self, around: &Around, server: Place) {
         let name = around.names[server].clone();
         self.store.enrolled.push(name);
         self.store.enrolled.sort();
@@ -228,7 +264,21 @@ fn wish(around: &mut Around) -> Wish {
         again: if around.random.chance(100) { Again::Force } else { Again::LeaveAlone },
         zone: around.random.chance(150).then(|| around.random.one_of(&ZONES)),
         canary: around.random.chance(200),
+        pinned: around.random.chance(100).then(|| pinned(around, artifact)),
     }
+}
+
+/// As if a preview had said so; sometimes it comes out otherwise.
+fn pinned(around: &mut Around, artifact: usize) -> Pinned {
+    let artifact = &around.catalog.artifacts[artifact];
+    let steps = artifact.plan.steps.iter().filter(|step| step.when.is_some()).map(|step| step.name.clone());
+    let steps: Vec<StepName> = steps.collect();
+    let mut servers = BTreeMap::new();
+    for server in &around.names {
+        let foreseen = around.random.one_of(&[Foreseen::Run, Foreseen::Skip]);
+        servers.insert(server.clone(), steps.iter().map(|step| (step.clone(), foreseen)).collect());
+    }
+    Pinned { digest: artifact.digest, servers }
 }
 
 const WAVES: [&[&str]; 6] = [&[], &["1", "100%"], &["50%"], &["1", "50%", "100%"], &["1"], &["2"]];

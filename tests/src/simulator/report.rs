@@ -1,6 +1,6 @@
 //! What a run, or many, came to.
 
-use std::{fmt, ops::AddAssign};
+use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 use super::{bug::Bug, check::Violation};
 
@@ -11,6 +11,7 @@ pub struct Report {
     /// Over all that happened.
     pub fingerprint: u64,
     pub counts: Counts,
+    pub coverage: Coverage,
     pub violation: Option<Violation>,
     /// One line for everything that happened, where it was asked for.
     pub trace: Vec<String>,
@@ -23,6 +24,9 @@ impl Report {
         format!("make simulate SEED={}{bug}", self.seed)
     }
 }
+
+/// How often each kind of thing happened: what never does was not tested.
+pub type Coverage = BTreeMap<String, u64>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

@@ -93,8 +93,16 @@ impl Store {
         if let Some(order) = order {
             self.answer_order(order);
         }
+        self.answer_orders(deployment, kinds);
+    }
+
+    pub(super) fn answer_orders(&mut self, deployment: &Id, kinds: &[OrderTag]) {
         let of = self.orders.iter_mut().filter(|it| it.row.deployment == *deployment);
         of.filter(|it| kinds.contains(&it.row.kind)).for_each(|it| it.answered = true);
+    }
+
+    pub(super) fn is_newest(&self, row: &DeploymentRow) -> bool {
+        self.deployment_on(&row.rollout, &row.server).is_some_and(|newest| newest.id == row.id)
     }
 
     pub(super) fn open_orders(&self, server: &ServerName) -> Vec<OrderRow> {

@@ -9,7 +9,7 @@ use consign_coordinator::{
     rollout::{
         self, Candidate, Event, Kind, Place as Wave, Presence, Request, ServerState, Strategy, Target, Verb,
     },
-    rollouts::{Again, Queueing, RolloutRow, succession::is_active},
+    rollouts::{Again, Pinned, Queueing, RolloutRow, orders, succession::is_active},
 };
 
 use super::{
@@ -35,6 +35,7 @@ pub(super) struct Wish {
     /// As a label's value in `zone`; absent: all servers.
     pub(super) zone: Option<&'static str>,
     pub(super) canary: bool,
+    pub(super) pinned: Option<Pinned>,
 }
 
 impl Coordinator {
@@ -97,7 +98,7 @@ impl Coordinator {
             state,
             selector,
             rolled_back_by: None,
-            pinned: None,
+            pinned: wish.pinned,
             changed: 0,
         };
         self.add(around, row);
@@ -166,6 +167,11 @@ impl Coordinator {
             }
             row.asked = now;
             for member in next.members.iter().filter(|member| member.state == ServerState::Pending) {
+                if let Some(before) =
+                    self.store.deployment_on(&row.id, &member.server).map(|it| it.id.clone())
+                {
+                    self.store.answer_orders(&before, orders::REPLACED);
+                }
                 self.add_deployment(around, &row, &member.server);
             }
         }
@@ -203,8 +209,8 @@ impl Coordinator {
             return Err("nothing to return to".to_owned());
         }
         let candidates = self.candidates(around, |_, name| has_it(name) || gets_it(name));
-        let state =
-            rollout::plan(Request::back(Vec::new(), 0, candidates)).map_err(|error| error.to_string())?;
+        let back = Request::back(Vec::new(), source.state.strategy.min_healthy, candidates);
+        let state = rollout::plan(back).map_err(|error| error.to_string())?;
         for row in self.store.open_of(&source.app) {
             match row.state.kind {
                 Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {

@@ -8,7 +8,7 @@ use super::{
     agent::Mode,
     around::{Around, Weather},
     bug::Bug,
-    catalog::Catalog,
+    catalog::{self, Catalog},
     check::{Oracle, People},
     coordinator::Coordinator,
     disk::Disk,
@@ -58,6 +58,7 @@ pub fn run(seed: u64, bug: Option<Bug>, trace: Trace) -> Report {
         bug,
         fingerprint: std::hash::Hasher::finish(&around.fingerprint),
         counts,
+        coverage: around.coverage,
         violation: around.oracle.violation,
         trace: around.trace.unwrap_or_default(),
     }
@@ -76,6 +77,7 @@ impl World {
             weather,
             quiet: false,
             catalog: Catalog::default(),
+            roots: [catalog::trust_root(&apps), catalog::strangers_root(&apps)],
             apps,
             names: Vec::new(),
             places: Default::default(),
@@ -86,6 +88,7 @@ impl World {
             coordinator_up: false,
             oracle: Oracle::default(),
             counts: Counts::default(),
+            coverage: BTreeMap::new(),
             fingerprint: Fingerprint::default(),
             trace: (trace == Trace::On).then(Vec::new),
             bug,
@@ -98,7 +101,7 @@ impl World {
                 let later = around.random.between(60_000, 1_200_000);
                 around.after(later, What::Enrolled { server: place });
             } else {
-                coordinator.enrols(&mut around, place);
+                coordinator.enrols(&around, place);
                 around.after(10, What::AgentStarts { server: server.place });
             }
         }
@@ -242,7 +245,12 @@ impl World {
         match around.random.below(100) {
             0..=14 if server.agent.is_some() => server.crash(around),
             15..=24 if server.is_up => server.lose_power(around),
-            25..=39 => server.lose_supervisor(around),
+            25..=39 => {
+                let running: Vec<usize> =
+                    self.servers.iter().filter(|it| it.runs_something()).map(|it| it.place).collect();
+                let place = around.random.pick(&running).copied().unwrap_or(place);
+                self.servers[place].lose_supervisor(around);
+            }
             40..=64 => {
                 let span = partition(around, place);
                 let session = server.agent.as_ref().and_then(|agent| agent.session);
@@ -255,7 +263,7 @@ impl World {
             65..=76 => self.coordinator.crash(around),
             77..=86 => {
                 around.counts.full_disks += 1;
-                server.disk.full_until = around.now + around.random.span(1_000, 600_000);
+                server.disk.full_until = around.now + around.random.span(1_000, 60_000);
                 around.say(|| format!("{}: disk full", server.name));
             }
             _ => {
@@ -331,7 +339,8 @@ fn weather(random: &mut Random) -> Weather {
 /// One server's line, in one direction or both; for how long.
 fn partition(around: &mut Around, place: usize) -> Moment {
     around.counts.partitions += 1;
-    let span = around.random.span(500, 900_000);
+    let longest = around.random.one_of(&[20_000, 60_000, 900_000]);
+    let span = around.random.span(500, longest);
     let (up, down) = around.random.one_of(&[(true, true), (true, false), (false, true)]);
     let until = around.now + span;
     around.say(|| format!("web-{}: cut off for {span} ms, up {up}, down {down}", place + 1));

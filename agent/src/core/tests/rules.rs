@@ -123,6 +123,25 @@ fn a_return_that_fails_or_cannot_begin_stops() {
 }
 
 #[test]
+fn a_return_that_cannot_go_on_after_a_crash_first_ends_what_runs() {
+    let mut restart = run("restart");
+    restart.on = vec![Phase::Return];
+    let mut world =
+        World::new(deploy(vec![activate(), check("healthy")])).script(Phase::Deploy, 1, &[failed()]);
+    world.restored = Ok(vec![activate(), restart]);
+    world.until_started("return-1-1");
+    world.crash();
+    world.restored = Err("its files are damaged".into());
+    world.settle();
+    let attempt = "return-1-1".parse().unwrap();
+    assert!(world.cancelled.contains(&attempt));
+    assert_eq!(world.outcome(), None, "nothing has ended while a process of it runs");
+    world.tell(finished(attempt, StepOutcome::Cancelled));
+    assert_eq!(world.finish().as_str(), "stopped");
+    assert!(world.effects.iter().all(|it| *it != attempt), "nothing is released any more");
+}
+
+#[test]
 fn retry_and_if_fails_decide() {
     let mut flaky = run("flaky");
     flaky.retry = Retry::Attempts(3);

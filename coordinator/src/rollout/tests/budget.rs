@@ -67,6 +67,21 @@ fn only_so_many_are_down_at_once() {
 }
 
 #[test]
+fn a_server_that_comes_late_is_not_ordered_when_another_went_down_meanwhile() {
+    let strategy = Strategy { min_healthy: 2, failures: 4, confirm_ms: 60_000, ..Strategy::default() };
+    let (rollout, commands) = run(
+        with(strategy, 4, &[]),
+        [Event::Begin, about(1, News::Ready), about(2, News::Ready), about(1, News::Confirming)],
+    );
+    assert_eq!(commands.last(), Some(&find(3)), "one that waits to be confirmed is up");
+    let (rollout, commands) = run(rollout, [about(1, News::Returning), about(3, News::Ready)]);
+    assert_eq!(commands, [], "two are out, and one of them was not when web-3 was looked for");
+    assert_eq!(states(&rollout), ["returning", "ordered", "pending", "pending"]);
+    let (_, commands) = run(rollout, [ended(1, returned())]);
+    assert_eq!(commands, [find(3)]);
+}
+
+#[test]
 fn a_way_back_takes_down_no_more_than_that_and_still_reaches_everybody() {
     let mut asked = request(Kind::Deploy, 3, &[], Strategy::default());
     asked = Request::back(Vec::new(), 2, asked.candidates);

@@ -119,3 +119,19 @@ fn what_only_an_unknown_outcome_stopped_has_succeeded_once_that_is_decided_well(
     let (failed, _) = run(rollout, [decided(DecisionAction::Failed), ended(1, failed())]);
     assert_eq!(verdict(&failed).0, Final::Stopped);
 }
+
+#[test]
+fn a_server_that_was_given_up_does_not_wait_for_a_word_for_ever() {
+    let begun =
+        run(planned(Kind::Deploy, 1, &[]), [Event::Begin, about(1, News::Ready), about(1, News::Accepted)]);
+    let (rollout, _) = pressed(begun.0, Verb::Abort);
+    let (rollout, _) = run(rollout, [about(1, News::Absent)]);
+    assert_eq!(verdict(&rollout).0, Final::Unknown);
+    for news in [News::Awaiting { step: "migrate".parse().unwrap() }, News::Confirming] {
+        let (after, commands) = run(rollout.clone(), [about(1, news)]);
+        assert!(matches!(commands.as_slice(), [Command::Cancel { .. }]), "{commands:?}");
+        let cancelled = End::Cancelled { because: "given up".into() };
+        let (after, _) = run(after, [ended(1, cancelled)]);
+        assert_eq!(states(&after), ["cancelled"], "its own word is the truth");
+    }
+}

@@ -76,6 +76,12 @@ pub async fn deployment_on<'e>(
     row.as_ref().map(deployment_row).transpose()
 }
 
+/// Whether it is the rollout's newest on its server: only that one says how the server goes.
+pub async fn is_newest<'e>(db: impl SqliteExecutor<'e>, row: &DeploymentRow) -> Result<bool, StoreError> {
+    let newest = deployment_on(db, &row.rollout, &row.server).await?;
+    Ok(newest.is_some_and(|newest| newest.id == row.id))
+}
+
 fn deployment_row(row: &SqliteRow) -> Result<DeploymentRow, StoreError> {
     Ok(DeploymentRow {
         id: parse(row.try_get("id")?)?,

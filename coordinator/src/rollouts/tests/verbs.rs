@@ -93,6 +93,26 @@ async fn a_retried_server_is_not_judged_by_what_its_old_deployment_says_late() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_an_order_that_a_retry_replaced_decides_nothing() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let old = one.order().await;
+    fixture.controller.refused(&one.server, &old.id, "busy", "another one runs").await.unwrap();
+    fixture.controller.press(id.as_str(), Verb::Retry, "", "ann").await.unwrap();
+    let new = one.order().await;
+    one.accept(&new).await;
+    for order in [&old, &new] {
+        fixture.controller.refused(&one.server, &order.id, "busy", "another one runs").await.unwrap();
+    }
+    assert_eq!(
+        fixture.states(&id).await,
+        ["running"],
+        "it was accepted, whatever was said of another delivery"
+    );
+}
+
+#[tokio::test]
 async fn what_is_not_the_newest_is_not_taken_up_again() {
     let fixture = Fixture::new(&["web-1"]).await;
     let mut one = fixture.connect("web-1").await;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consign_common::{
     deployment::{Attempt, DeploymentOutcome, StepOutcome},
     digest::Sha256,
-    name::{App, Id, StepName},
+    name::{App, Id, ServerName, StepName},
     plan::{Phase, Plan},
     time::UnixMs,
     trust::OrderingNumber,
@@ -74,6 +74,8 @@ pub(crate) struct Oracle {
     stored: BTreeMap<Id, u64>,
     logs: BTreeMap<Key, u64>,
     terms: BTreeMap<App, u64>,
+    /// Servers of rollouts that were told to cancel.
+    cancelled: BTreeSet<(Id, ServerName)>,
     holds: BTreeMap<App, UnixMs>,
 }
 
@@ -112,6 +114,18 @@ struct Ran {
     key: Key,
     at: Moment,
     stopped: Option<Stopped>,
+    known: Known,
+    /// By a person, who could not know.
+    called_failed: bool,
+}
+
+/// What its server's journal, or a person, says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nobody knows how it ended, or it has not.
+    Not,
+    Done,
+    Failed,
 }
 
 impl Oracle {

@@ -82,12 +82,10 @@ impl Oracle {
                 self.allowed_again.insert((row.id.clone(), step.clone()), self.now);
             }
             Step::Verb(Verb::Decide { step, action: DecisionAction::Failed, .. }) => {
-                // It counts as failed from here on: a retry opens it again.
+                // It counts as failed from here on, whatever it came to: a retry opens it again.
                 let name = (row.id.clone(), step.clone());
                 for ran in self.once.get_mut(&name).into_iter().flatten() {
-                    if ran.stopped == Some(super::Stopped::Well) {
-                        ran.stopped = Some(super::Stopped::Badly);
-                    }
+                    ran.called_failed = true;
                 }
             }
             Step::Verb(
@@ -183,7 +181,10 @@ impl Oracle {
             .iter()
             .filter(|member| member.wave > 0 && (is_out(&member.state) || member.server == *server));
         let out = out.count();
-        self.hold("min-healthy", must == 0 || out + must <= all, || {
+        // A way back goes on, one by one, also where too few are up.
+        let flying = before.members.iter().any(|it| it.wave == wave && it.state.is_ordered());
+        let one_by_one = before.kind == Kind::Return && !flying;
+        self.hold("min-healthy", must == 0 || out + must <= all || one_by_one, || {
             format!("rollout {} orders {server}: {out} of {all} are out then, {must} must stay up", row.id)
         });
     }
@@ -277,10 +278,37 @@ impl Oracle {
         });
     }
 
-    /// One active rollout of an app and environment.
-    pub(crate) fn active<'a>(&mut self, ids: impl Iterator<Item = &'a Id>) {
-        let ids: Vec<&Id> = ids.collect();
-        self.hold("one-active", ids.len() <= 1, || format!("active at once: {ids:?}"));
+    /// One rollout of an app and environment drives its servers; another one's may only come to their ends.
+    pub(crate) fn beside(&mut self, row: &RolloutRow, commands: &[Command], other: Option<Id>) {
+        for command in commands {
+            let (server, onward) = match command {
+                Command::Order { server } | Command::Confirm { server } | Command::Once { server, .. } => {
+                    (server, true)
+                }
+                Command::Cancel { server, .. } => (server, false),
+                // Looking is no act; a decision is a person's.
+                Command::Find { .. }
+                | Command::Probe { .. }
+                | Command::RollBack { .. }
+                | Command::Decide { .. } => continue,
+            };
+            let told = (row.id.clone(), server.clone());
+            if !onward {
+                self.cancelled.insert(told);
+                continue;
+            }
+            if matches!(command, Command::Order { .. }) {
+                self.cancelled.remove(&told);
+            }
+            let ends = self.cancelled.contains(&told);
+            self.hold("one-active", other.is_none() || ends, || {
+                format!("rollout {}: {command:?} beside {other:?}, which is active", row.id)
+            });
+        }
+        let runs = matches!(row.state.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        self.hold("one-active", !runs || other.is_none(), || {
+            format!("rollouts {} and {other:?} run at once", row.id)
+        });
     }
 }
 

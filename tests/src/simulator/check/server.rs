@@ -1,5 +1,7 @@
 //! What holds on a server: nothing runs unsaid, nothing twice, nothing out of turn, nothing that nobody signed.
 
+use std::collections::BTreeMap;
+
 use consign_common::{
     deployment::{Attempt, DeploymentOutcome, Event, StepOutcome},
     digest::Sha256,
@@ -9,7 +11,7 @@ use consign_common::{
     trust::{DecisionAction, OnceWord, Order},
 };
 
-use super::{Oracle, Ran, Stopped, Told};
+use super::{Known, Oracle, Ran, Stopped, Told};
 use crate::simulator::{
     catalog::Signer,
     host::Server,
@@ -117,12 +119,21 @@ impl Oracle {
         let retried = self.retried.get(rollout).copied();
         let ran = self.once.entry(name).or_default();
         let since = |ran: &Ran, allowed: Option<Moment>| allowed.is_some_and(|allowed| allowed >= ran.at);
-        let double = ran.iter().find(|earlier| {
-            let failed = matches!(earlier.stopped, Some(Stopped::Badly | Stopped::Killed));
+        // Of one deployment's attempts the last one says how the step went there.
+        let mut last: BTreeMap<&Id, &Ran> = BTreeMap::new();
+        last.extend(ran.iter().map(|ran| (&ran.key.0, ran)));
+        let double = last.values().find(|earlier| {
+            let failed = earlier.known == Known::Failed || earlier.called_failed;
             earlier.key.0 != key.0 && !since(earlier, again) && !(failed && since(earlier, retried))
         });
-        let double = double.cloned();
-        ran.push(Ran { key: key.clone(), at: self.now, stopped: None });
+        let double = double.map(|ran| (*ran).clone());
+        ran.push(Ran {
+            key: key.clone(),
+            at: self.now,
+            stopped: None,
+            known: Known::Not,
+            called_failed: false,
+        });
         self.hold("I3", double.is_none(), || {
             format!("the once step {step} of rollout {rollout} runs on server {place} after {double:?}")
         });
@@ -162,9 +173,16 @@ impl Oracle {
         self.hold("I5", begins == first, || format!("{event:?} of {id} is out of turn"));
         self.hold("I5", !over, || format!("{event:?} of {id} after its end"));
         self.one(server.boot, id, event);
-        if let Event::Finished { attempt, .. } = event {
+        if let Event::Finished { attempt, result, .. } = event {
             let alive = self.runs(place, &app, |key| key.0 == *id && key.1 == *attempt);
             self.hold("I15", !alive, || format!("{attempt} of {id} is said to have ended, and runs"));
+            let known = match result {
+                StepOutcome::Succeeded | StepOutcome::Skipped { .. } => Known::Done,
+                StepOutcome::Failed { .. } | StepOutcome::Cancelled => Known::Failed,
+                StepOutcome::Unknown { .. } => Known::Not,
+            };
+            let key = (id.clone(), *attempt);
+            self.once.values_mut().flatten().filter(|ran| ran.key == key).for_each(|ran| ran.known = known);
         }
         if let Event::Ended { result } = event {
             let alive = self.runs(place, &app, |key| key.0 == *id);
@@ -207,14 +225,12 @@ impl Oracle {
             | Event::Cancelling { .. }
             | Event::Ended { .. } => {}
         }
-        let name = match event {
-            Event::Undecided { phase, step, .. } => {
-                let told = self.deployments.get(id);
-                told.and_then(|told| self.steps(told, *phase).get(*step as usize))
-                    .map(|step| step.name.clone())
-            }
-            _ => None,
-        };
+        let mut name = None;
+        if let Event::Undecided { phase, step, .. } = event
+            && let Some(told) = self.deployments.get(id)
+        {
+            name = self.steps(told, *phase).get(*step as usize).map(|step| step.name.clone());
+        }
         if let Some(told) = self.deployments.get_mut(id) {
             told.ever_undecided.extend(name);
             told.fold(boot, event);
