@@ -132,13 +132,15 @@ impl Controller {
 
     async fn keep(&self, preview: &Preview) -> Result<(), NotStarted> {
         let Some(digest) = preview.digest else { return Ok(()) };
+        let plan = admission::read_plan(&self.repository.manifest(preview.artifact).await?)?;
+        let steps: Vec<StepName> = plan.steps.into_iter().map(|step| step.name).collect();
         let row = store::PreviewRow {
             digest,
             app: preview.app.clone(),
             environment: preview.environment.clone(),
             artifact: preview.artifact,
             made: preview.made,
-            servers: determined(&preview.servers),
+            servers: determined(&preview.servers, &steps),
         };
         let mut write = self.store.write().await?;
         store::put_preview(&mut write, &row, KEEP).await?;
@@ -185,6 +187,7 @@ impl Controller {
 /// What a rollout can be held to: servers that would take the order, and the steps that nothing can change until then.
 fn determined(
     servers: &BTreeMap<ServerName, Foretold>,
+    plan: &[StepName],
 ) -> BTreeMap<ServerName, BTreeMap<StepName, Foreseen>> {
     let mut all = BTreeMap::new();
     for (server, foretold) in servers {
@@ -200,7 +203,10 @@ fn determined(
                     Some((foreseeing.step.clone(), foreseen))
                 })
                 .collect(),
-            Foretold::Answered(Prospect::NoOp) => BTreeMap::new(),
+            // It runs the artifact already: if it has anything to do after all, that is not what was shown.
+            Foretold::Answered(Prospect::NoOp) => {
+                plan.iter().map(|step| (step.clone(), Foreseen::Skip)).collect()
+            }
             Foretold::Answered(Prospect::Refused { .. })
             | Foretold::Disabled { .. }
             | Foretold::NotConnected
