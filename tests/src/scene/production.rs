@@ -63,7 +63,8 @@ impl Production {
             include_str!("../../payload/notes.service"),
         )
         .unwrap();
-        host.exec("systemctl daemon-reload");
+        // As a service is on a server that may lose its power: it comes back with what is current.
+        host.exec("systemctl enable notes.service");
 
         let token = self.operator.ok(&["server", "token", "--name", host.name(), "--env", "production"]);
         host.exec(&format!(
