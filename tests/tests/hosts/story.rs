@@ -47,11 +47,11 @@ fn three_servers_from_first_deployment_to_rollback() {
         assert!(host.exec("readlink /srv/notes/current").contains("1.1.0"));
     }
 
-    // The operator's rollback goes to the artifact before.
+    // The operator's rollback goes to the artifact before; what came last, 1.2.0, left nothing to go back from.
     let back = scene.operator.run(&[
         "rollout",
         "rollback",
-        "notes",
+        "notes@1.1.0",
         "--env",
         "production",
         "--reason",
