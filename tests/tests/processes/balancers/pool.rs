@@ -109,7 +109,7 @@ impl Pool {
 
     /// Back to the version before, ordered to all servers at once.
     pub(super) fn roll_back(&self) -> Ran {
-        self.say(&["rollout", "rollback", "shop", "--env", "staging", "--reason", "test", "--follow"])
+        self.say(&["rollout", "rollback", "shop@2.0.0", "--env", "staging", "--reason", "test", "--follow"])
     }
 
     fn say(&self, arguments: &[&str]) -> Ran {
