@@ -1,7 +1,7 @@
 //! How a wave is: asked over HTTP, or of a program that root installed on this machine. Nothing here decides; the answer
 //! goes to the engine.
 
-use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use consign_common::name::Id;
 use tokio::{
@@ -93,7 +93,8 @@ impl Controller {
     }
 }
 
-/// Asked again until it passes or the time is over; then the last answer stands. Nobody there is an answer too.
+/// Asked again until it passes or the time is over; then the last answer stands. That nobody listens there is an answer
+/// too; that the way there is broken (a name that is not found, a line that is silent) says nothing about the wave.
 async fn http(url: &str, status: u16, within: Duration) -> (Health, String) {
     let over = Instant::now() + within;
     loop {
@@ -101,12 +102,17 @@ async fn http(url: &str, status: u16, within: Duration) -> (Health, String) {
         let answer = tokio::task::spawn_blocking(move || get(&asked, most)).await;
         let last = match answer {
             Ok(Ok(got)) if got == status => return (Health::Pass, format!("{url} answered {got}")),
-            Ok(Ok(got)) => format!("{url} answered {got}, not {status}"),
-            Ok(Err(error)) => format!("{url}: {error}"),
+            Ok(Ok(got)) => (Health::Fail, format!("{url} answered {got}, not {status}")),
+            Ok(Err(error)) => {
+                let refused =
+                    matches!(&error, ureq::Error::Io(io) if io.kind() == ErrorKind::ConnectionRefused);
+                let health = if refused { Health::Fail } else { Health::Inconclusive };
+                (health, format!("{url}: {error}"))
+            }
             Err(_) => return (Health::Inconclusive, format!("{url} could not be asked")),
         };
         if Instant::now() + AGAIN >= over {
-            return (Health::Fail, cut(&last, SAID));
+            return (last.0, cut(&last.1, SAID));
         }
         time::sleep(AGAIN).await;
     }
@@ -117,6 +123,8 @@ fn get(url: &str, most: Duration) -> Result<u16, ureq::Error> {
         .timeout_global(Some(most.max(Duration::from_millis(100))))
         .http_status_as_error(false)
         .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
         .build();
     let response = ureq::Agent::new_with_config(config).get(url).call()?;
     Ok(response.status().as_u16())

@@ -214,6 +214,11 @@ impl Controller {
         if other.is_ended() {
             return self.press_on(write, other, Verb::Abort, &reason, &new.started_by, after).await;
         }
+        // Asked twice, by a client that did not hear the answer perhaps: it is there.
+        let same = other.state.kind == Kind::Deploy && other.digest == new.digest;
+        if same && other.selector == new.selector && new.again == Again::LeaveAlone {
+            return Err(busy(other));
+        }
         match queueing {
             Queueing::Queue => Ok(()),
             Queueing::Refuse => Err(busy(other)),

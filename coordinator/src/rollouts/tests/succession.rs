@@ -28,6 +28,16 @@ async fn one_runs_and_the_next_one_begins_when_it_has_ended() {
 }
 
 #[tokio::test]
+async fn what_is_asked_twice_is_not_queued_behind_itself() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let first = fixture.start(&[]).await.unwrap().row.id;
+    let request = StartRequest { queueing: Queueing::Queue, ..fixture.request(&[]) };
+    let refused = fixture.controller.start(request).await.unwrap_err();
+    assert_eq!(refused.code(), "busy");
+    assert!(refused.to_string().contains(first.as_str()), "{refused}");
+}
+
+#[tokio::test]
 async fn of_those_that_wait_only_the_newest_goes_where_it_is_asked_to_supersede() {
     let fixture = Fixture::new(&["web-1"]).await;
     let mut one = fixture.connect("web-1").await;

@@ -33,9 +33,16 @@ fn a_clock_two_hours_off_is_shown_and_stops_deployments_but_not_the_way_back() {
         assert_says(&scene.roll_out("1.2.0"), 3, &["clock", shown, "clock-skew", "no deploy order was sent"]);
         let releases = names(&scene.agents[0].apps().join("app/releases"));
         assert!(!releases.iter().any(|release| release.starts_with("1.2.0")), "{releases:?}");
-        let back = scene
-            .operator
-            .run(&["rollout", "rollback", "app@1.1.0", "--env", "staging", "--reason", "test", "--follow"]);
+        let back = scene.operator.run(&[
+            "rollout",
+            "rollback",
+            "app@1.1.0",
+            "--env",
+            "staging",
+            "--reason",
+            "test",
+            "--follow",
+        ]);
         assert_says(&back, 0, &[]);
         let current = std::fs::read_link(scene.agents[0].apps().join("app/current")).unwrap();
         assert!(current.to_string_lossy().contains("1.0.0"), "{current:?}");
