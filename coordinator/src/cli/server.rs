@@ -63,7 +63,7 @@ pub(crate) struct ListArgs {
     #[arg(long = "env", value_name = "ENV")]
     environment: Option<Environment>,
     /// Only these: web-1,web-2 or role=web,zone!=b
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     only: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct EnableArgs {
     /// The server's name
     name: ServerName,
     /// Of a quarantined one that was not enrolled anew: why there is only one agent of that name
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: Option<String>,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct DisableArgs {
     /// The server's name
     name: ServerName,
     /// Why, for those who find it disabled
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 

@@ -69,6 +69,11 @@ fn misuse_is_exit_code_2() {
         "consign rollout start shop@1 --env staging --health-http https://shop/",
         "consign rollout start shop@1 --env staging --health-command ../sh",
         "consign rollout start shop@1 --env staging --health-status 200",
+        // A variable that is not set must not mean every server.
+        "consign rollout start shop@1 --env staging --only=",
+        "consign rollout plan shop@1 --env staging --only=",
+        "consign rollout rollback shop --env staging --reason x --only=",
+        "consign rollout abort 0a1b --reason=",
         "consign env lift-hold shop --env staging",
         "consign server token --name Web_1 --env staging",
         "consign server token --name web-1 --env staging --ttl 1",

@@ -77,7 +77,7 @@ pub(crate) struct LiftHoldArgs {
     #[arg(long = "env", value_name = "ENV")]
     environment: Name,
     /// Why, for those who ask later
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct TakeOverArgs {
     #[arg(long = "env", value_name = "ENV")]
     environment: Environment,
     /// Why it is right to go on, for those who look later
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 

@@ -138,10 +138,10 @@ pub(crate) struct RollbackArgs {
     #[arg(long, value_name = "ID", conflicts_with_all = ["app", "environment"])]
     rollout: Option<String>,
     /// Why, for those who find it rolled back
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
     /// Only these servers
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     only: Option<String>,
     /// Servers reached when a wave is done, as 1 or 25%; may be repeated. Without it, as many at once as the rollout's
     /// min_healthy leaves

@@ -29,7 +29,7 @@ pub(crate) struct PlanArgs {
     #[arg(long = "env", value_name = "ENV")]
     environment: Environment,
     /// Only these servers: web-1,web-2 or role=web,zone!=b
-    #[arg(long, visible_alias = "server", value_name = "SELECTOR")]
+    #[arg(long, visible_alias = "server", value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     only: Option<String>,
     /// Without this step; repeat it
     #[arg(long = "skip-step", value_name = "NAME")]

@@ -37,7 +37,7 @@ pub(crate) struct StartArgs {
     #[arg(long = "env", value_name = "ENV")]
     environment: Environment,
     /// Only these servers: web-1,web-2 or role=web,zone!=b
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     only: Option<String>,
     /// Begin then: 2026-03-01T04:00:00Z, 14:30 (today, your time) or +30m
     #[arg(long, value_name = "TIME", value_parser = parse_at)]
@@ -49,7 +49,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "DIGEST")]
     plan: Option<Sha256>,
     /// Why, for those who find it
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: Option<String>,
     /// Also where it is what runs; publish it again first, for what is signed once is deployed once
     #[arg(long)]
@@ -68,7 +68,7 @@ struct SettingsArgs {
     #[arg(long = "wave", value_name = "1|25%")]
     waves: Vec<String>,
     /// These servers first, in a wave of their own
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     canary: Option<String>,
     /// No servers first
     #[arg(long, conflicts_with = "canary")]

@@ -19,7 +19,7 @@ pub(crate) struct VerbArgs {
     /// The rollout's id, or its first digits
     rollout: String,
     /// Why, for those who find it so
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct SkipArgs {
     #[arg(long)]
     step: Option<StepName>,
     /// Why, for those who find it so
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct DecideArgs {
     #[arg(value_enum)]
     action: Action,
     /// Why, for those who find it so
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
 }
 
