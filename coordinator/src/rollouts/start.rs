@@ -216,6 +216,7 @@ impl Controller {
         }
         // Asked twice, by a client that did not hear the answer perhaps: it is there.
         let same = other.state.kind == Kind::Deploy && other.digest == new.digest;
+        let same = same && (is_active(&other) || other.state.phase == new.state.phase);
         if same && other.selector == new.selector && new.again == Again::LeaveAlone {
             return Err(busy(other));
         }
