@@ -19,7 +19,7 @@ use super::{
     succession::{is_active, open_of},
     view::{self, View},
 };
-use crate::rollout::{self, Command, End, Event, Kind, News, Rollout, Verb};
+use crate::rollout::{self, Command, End, Event, Kind, News, Phase, Rollout, Verb};
 
 /// What is still to be applied in the same transaction.
 pub(super) type Happened = VecDeque<(Id, Event)>;
@@ -122,6 +122,12 @@ impl Controller {
                 next = ending;
                 commands.extend(more);
             }
+        }
+        // Terms are given out when rollouts are asked for, and not every one begins in its turn: servers that have seen a
+        // newer one would refuse the orders of what begins after all.
+        let newest = store::term(&mut **write, &row.app, &row.environment).await?;
+        if takes_over(&row.state, &next, &commands) && row.term < newest {
+            row.term = store::raise_term(write, &row.app, &row.environment).await?;
         }
         let before = std::mem::replace(&mut row.state, next);
         let ends = row.is_ended() && before.verdict().is_none();
@@ -254,6 +260,14 @@ impl Controller {
         store::add_order(write, &order, now).await?;
         Ok(Some(order))
     }
+}
+
+/// Whether it begins, or servers begin to converge to it: from here on its orders are the newest there are.
+pub fn takes_over(before: &Rollout, next: &Rollout, commands: &[Command]) -> bool {
+    let begins = matches!(before.phase, Phase::Queued { .. }) && matches!(next.phase, Phase::Running { .. });
+    let converges =
+        before.verdict().is_some() && commands.iter().any(|command| matches!(command, Command::Find { .. }));
+    begins || converges
 }
 
 /// The rollout's row for a server that is to be deployed to, for the first time or again.

@@ -24,7 +24,7 @@ mod after;
 mod behind;
 mod clock;
 mod controller;
-mod drive;
+pub mod drive;
 mod feed;
 mod follow;
 mod follower;

@@ -177,7 +177,7 @@ impl Controller {
 }
 
 /// Of an environment's rollouts, newest first: what the server owes or is new to, of each app at most one.
-fn converges_to(
+pub fn converges_to(
     newest_first: &[RolloutRow],
     server: &ServerName,
     labels: &BTreeMap<String, String>,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use consign_agent::core::Input;
 use consign_common::{
     digest::Sha256,
     name::{App, Id},
@@ -29,8 +30,9 @@ use super::{
     queue::{Down, Inner, Key, Moment, Up, What},
 };
 
-/// As `CANCELS` of the manager.
+/// As `CANCELS` and `WORDS` of the manager.
 const CANCELS: u32 = 8;
+const WORDS: usize = 8;
 const WELCOME_WITHIN: Moment = 10_000;
 
 #[derive(Debug)]
@@ -67,9 +69,16 @@ pub(super) struct Slot {
     pub(super) work: Place,
     /// Came before it ran.
     early: Vec<Control>,
-    cancels: u32,
-    /// Came while it ended, or ended it.
-    pub(super) next: Option<Box<Incoming>>,
+    pub(super) cancels: u32,
+    /// Came while it ended, was cancelled, or waited for a decision.
+    pub(super) next: Option<Box<Next>>,
+}
+
+/// An order that is judged once the place is free, and what was said about it meanwhile.
+#[derive(Debug)]
+pub(super) struct Next {
+    pub(super) incoming: Incoming,
+    pub(super) words: Vec<Control>,
 }
 
 #[derive(Debug)]
@@ -366,7 +375,7 @@ impl Server {
         let two = around.has(Bug::TwoAtOnce);
         let Some(agent) = &mut self.agent else { return Ok(()) };
         if let Some(slot) = agent.slots.get_mut(&app).filter(|_| !two) {
-            let known = |next: &Incoming| next.order.id == incoming.order.id;
+            let known = |next: &Next| next.incoming.order.id == incoming.order.id;
             if slot.order == incoming.order.id || slot.next.as_deref().is_some_and(known) {
                 return Ok(());
             }
@@ -374,23 +383,30 @@ impl Server {
                 Place::Runs(live) => (live.ending, live.is_undecided()),
                 Place::Judged(_) => (false, false),
             };
-            if (ending || undecided) && slot.next.is_none() {
-                slot.next = Some(Box::new(incoming));
-                if undecided && !ending {
-                    return self.enqueue(around, &app, Message::GiveWay);
-                }
-                return Ok(());
+            if (ending || undecided || slot.cancels > 0) && slot.next.is_none() {
+                slot.next = Some(Box::new(Next { incoming, words: Vec::new() }));
+                return self.go_on(around, &app);
             }
             let busy = format!("{app} is being deployed already (deployment {})", slot.deployment);
             return self.decline(around, &incoming, &Declined::now("busy", busy));
         }
+        self.occupy(around, Next { incoming, words: Vec::new() });
+        Ok(())
+    }
+
+    /// Takes the app's place, which is free, and judges the order beside everything else.
+    pub(super) fn occupy(&mut self, around: &mut Around, next: Next) {
+        let Next { incoming, words } = next;
+        let app = incoming.order.app.clone();
         let (deployment, order) = (incoming.order.deployment.clone(), incoming.order.id.clone());
         let work = Place::Judged(Box::new(incoming));
-        let slot = Slot { deployment, order: order.clone(), work, early: Vec::new(), cancels: 0, next: None };
+        let cancels = words.iter().filter(|word| matches!(word.input, Input::Cancel { .. })).count();
+        let cancels = u32::try_from(cancels).unwrap_or(0);
+        let slot = Slot { deployment, order: order.clone(), work, early: words, cancels, next: None };
+        let Some(agent) = &mut self.agent else { return };
         agent.slots.insert(app.clone(), slot);
         let delay = around.random.span(1, 3000);
         self.later(around, delay, Inner::Judged { app, order });
-        Ok(())
     }
 
     fn judged(&mut self, around: &mut Around, app: &App, order: &Id) -> Result<(), Crashed> {
@@ -413,10 +429,30 @@ impl Server {
             },
             Err(declined) => declined,
         };
-        if let Some(agent) = &mut self.agent {
-            agent.slots.remove(app);
+        self.decline(around, &incoming, &declined)?;
+        self.vacate(around, app)
+    }
+
+    /// The place is free: of what waited for it, the words have nobody to go to, and the order is judged.
+    pub(super) fn vacate(&mut self, around: &mut Around, app: &App) -> Result<(), Crashed> {
+        let Some(slot) = self.agent.as_mut().and_then(|agent| agent.slots.remove(app)) else { return Ok(()) };
+        let mut words = slot.early;
+        if let Place::Runs(live) = slot.work {
+            words.extend(live.into_words());
         }
-        self.decline(around, &incoming, &declined)
+        self.forget(around, words)?;
+        if let Some(next) = slot.next {
+            self.occupy(around, *next);
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, around: &mut Around, words: Vec<Control>) -> Result<(), Crashed> {
+        for Control { incoming, .. } in words {
+            let message = format!("no deployment {} goes on here", incoming.order.deployment);
+            self.decline(around, &incoming, &Declined::now("not-running", message))?;
+        }
+        Ok(())
     }
 
     /// `judge` of intake: nothing is journalled yet.
@@ -474,48 +510,58 @@ impl Server {
             return self.decline(around, &incoming, &Declined::Rule(refusal));
         }
         let deployment = order.deployment.clone();
-        let slot = self.agent.as_ref().and_then(|agent| agent.slots.get(&order.app));
-        match slot.filter(|slot| slot.deployment == deployment) {
-            None => {
-                let message = format!("there is no deployment {deployment} on this server");
-                self.decline(around, &incoming, &Declined::now("not-running", message))
-            }
-            Some(slot) if slot.cancels >= CANCELS && matches!(order.order, OrderKind::Cancel { .. }) => {
+        let is_cancel = matches!(order.order, OrderKind::Cancel { .. });
+        let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(&order.app));
+        let Some(ear) = slot.and_then(|slot| slot.ear(&deployment)) else {
+            let message = format!("no deployment {deployment} goes on here");
+            return self.decline(around, &incoming, &Declined::now("not-running", message));
+        };
+        match ear {
+            Ear::Running { cancels } if is_cancel && *cancels >= CANCELS => {
                 let message = format!("the deployment {deployment} has been cancelled often enough");
                 self.decline(around, &incoming, &Declined::now("cancelling", message))
             }
-            // A cancel is kept for one that is still being judged.
-            Some(slot) if matches!(slot.work, Place::Judged(_)) => {
-                if !matches!(order.order, OrderKind::Cancel { .. }) {
-                    let message = format!("no deployment {deployment} goes on here");
-                    return self.decline(around, &incoming, &Declined::now("not-running", message));
-                }
-                if self.disk.is_full(around.now) {
-                    return self.decline(around, &incoming, &Declined::now("disk-full", "the disk is full"));
-                }
+            Ear::Running { .. } => self.word(around, incoming),
+            Ear::Judged { words, .. } if words.len() >= WORDS => {
+                let message = format!("too many words wait for the deployment {deployment}");
+                self.decline(around, &incoming, &Declined::now("crowded", message))
+            }
+            Ear::Judged { .. } if self.disk.is_full(around.now) => {
+                self.decline(around, &incoming, &Declined::now("disk-full", "the disk is full"))
+            }
+            Ear::Judged { .. } => {
                 around.survives()?;
                 let Incoming { order, document, statements } = incoming.clone();
                 self.disk.keep(&order, document, statements);
                 around.survives()?;
                 self.word(around, incoming)
             }
-            Some(_) => self.word(around, incoming),
         }
     }
 
+    /// To the deployment that it is about; kept for one that does not run yet, each order's once.
     fn word(&mut self, around: &mut Around, incoming: Incoming) -> Result<(), Crashed> {
-        let app = incoming.order.app.clone();
-        let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(&app));
-        let Some(slot) = slot.filter(|slot| slot.deployment == incoming.order.deployment) else {
-            return Ok(());
-        };
-        slot.cancels += u32::from(matches!(incoming.order.order, OrderKind::Cancel { .. }));
+        let (app, deployment) = (incoming.order.app.clone(), incoming.order.deployment.clone());
+        let is_cancel = matches!(incoming.order.order, OrderKind::Cancel { .. });
         let Some(control) = Control::of(incoming) else { return Ok(()) };
-        if let Place::Judged(_) = slot.work {
-            slot.early.push(control);
-            return Ok(());
+        let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(&app));
+        match slot.and_then(|slot| slot.ear(&deployment)) {
+            None => Ok(()),
+            Some(Ear::Running { cancels }) => {
+                *cancels += u32::from(is_cancel);
+                self.enqueue(around, &app, Message::Control(Box::new(control)))
+            }
+            Some(Ear::Judged { words, cancels }) => {
+                let known = |word: &Control| word.incoming.order.id == control.incoming.order.id;
+                if words.len() < WORDS && !words.iter().any(known) {
+                    if let Some(cancels) = cancels {
+                        *cancels += u32::from(is_cancel);
+                    }
+                    words.push(control);
+                }
+                Ok(())
+            }
         }
-        self.enqueue(around, &app, Message::Control(Box::new(control)))
     }
 
     pub(super) fn decline(
@@ -542,7 +588,24 @@ impl Server {
     }
 }
 
+/// Where a word about a deployment goes.
+enum Ear<'a> {
+    Running { cancels: &'a mut u32 },
+    Judged { words: &'a mut Vec<Control>, cancels: Option<&'a mut u32> },
+}
+
 impl Slot {
+    fn ear(&mut self, deployment: &Id) -> Option<Ear<'_>> {
+        if self.deployment == *deployment {
+            return Some(match self.work {
+                Place::Runs(_) => Ear::Running { cancels: &mut self.cancels },
+                Place::Judged(_) => Ear::Judged { words: &mut self.early, cancels: Some(&mut self.cancels) },
+            });
+        }
+        let next = self.next.as_deref_mut().filter(|next| next.incoming.order.deployment == *deployment)?;
+        Some(Ear::Judged { words: &mut next.words, cancels: None })
+    }
+
     pub(super) fn running(deployment: Id, order: Id, live: Live) -> Self {
         let work = Place::Runs(Box::new(live));
         Self { deployment, order, work, early: Vec::new(), cancels: 0, next: None }

@@ -60,6 +60,8 @@ bugs! {
     LateDeploymentDrives = "late-deployment-drives" within 3000,
     /// A retry goes on under the old term.
     RetryKeepsTerm = "retry-keeps-term" within 200,
+    /// A rollout that begins out of its turn orders under the term of when it was asked for.
+    TermOfTheAsking = "term-of-the-asking" within 400,
     /// Queued rollouts begin in spite of a hold.
     HoldIgnored = "hold-ignored" within 200,
     /// A rollout begins while another one of its app and environment runs.

@@ -4,7 +4,7 @@
 //!
 //! A transaction is never torn, so it is played as one step; a crash before its commit is a crash before its first line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use consign_common::{
     deployment::Event as AgentEvent,
@@ -20,9 +20,11 @@ use consign_coordinator::{
         ServerState, Verb,
     },
     rollouts::{
-        Again, DeploymentRow, Hold, RolloutRow, View, orders,
+        Again, DeploymentRow, Hold, RolloutRow, View,
+        drive::takes_over,
+        orders,
         rows::{OrderRow, OrderTag, Pointers},
-        succession::{is_active, next_of, owes},
+        succession::{converges_to, is_active, next_of, owes},
         view,
     },
 };
@@ -40,6 +42,10 @@ use super::{
 /// As `Patience`: for a server whose turn has come, and for one that was told to cancel.
 const TURN: Moment = 10_000;
 const CANCEL: Moment = 60_000;
+/// After the process began, for a server that has not come back to it yet.
+const RESTART: Moment = 45_000;
+/// For a server that is still to end what a rollout began that has stopped.
+const STOPPING: Moment = 300_000;
 /// As `LONGEST` of the rollouts' clock.
 const LONGEST: Moment = 60_000;
 
@@ -50,6 +56,10 @@ pub(super) struct Coordinator {
     sessions: BTreeMap<Place, Open>,
     /// Sessions before this one were another process's.
     first_session: u64,
+    /// Servers that were here since the process began, and that ever were.
+    came: BTreeSet<Place>,
+    came_before: BTreeSet<Place>,
+    began: Moment,
     alarm: Moment,
 }
 
@@ -66,6 +76,8 @@ pub(super) struct After {
     probe: Vec<(Id, u32)>,
     pub(super) send: Vec<OrderRow>,
     cancelled: Vec<(Id, ServerName)>,
+    /// Servers whose end a rollout waits for that has stopped.
+    awaited: Vec<(Id, ServerName)>,
     /// A rollout has ended, and none begins: servers that came while it ran may owe it.
     pub(super) idle: bool,
 }
@@ -79,6 +91,9 @@ impl Coordinator {
             life: 0,
             sessions: BTreeMap::new(),
             first_session: 0,
+            came: BTreeSet::new(),
+            came_before: BTreeSet::new(),
+            began: 0,
             alarm: Moment::MAX,
         }
     }
@@ -91,6 +106,9 @@ impl Coordinator {
         around.coordinator_up = true;
         self.life += 1;
         self.first_session = around.sessions + 1;
+        self.began = around.now;
+        let came = std::mem::take(&mut self.came);
+        self.came_before.extend(came);
         self.alarm = Moment::MAX;
         self.store.reread();
         let done = self.resume(around);
@@ -159,9 +177,11 @@ impl Coordinator {
                     | Command::RollBack { .. } => {}
                 }
             }
-            if row.state.is_aborting() {
+            if row.state.gives_up() {
                 let ordered = row.state.members.iter().filter(|member| member.state.is_ordered());
-                after.cancelled.extend(ordered.map(|member| (row.id.clone(), member.server.clone())));
+                let waited = ordered.map(|member| (row.id.clone(), member.server.clone()));
+                let list = if row.state.is_aborting() { &mut after.cancelled } else { &mut after.awaited };
+                list.extend(waited);
             }
         }
         if around.has(Bug::ForgetUnfinished) {
@@ -202,7 +222,6 @@ impl Coordinator {
     /// Wakes those whose time has come.
     fn tick(&mut self, around: &mut Around) -> Result<(), Crashed> {
         let now = around.unix();
-        let mut happened = Vec::new();
         let due: Vec<RolloutRow> = self
             .store
             .open()
@@ -222,9 +241,9 @@ impl Coordinator {
                 | Phase::Aborting { .. }
                 | Phase::Ended { .. } => Event::Tick,
             };
-            happened.push((row.id, event));
+            self.do_all(around, vec![(row.id, event)])?;
         }
-        self.do_all(around, happened)
+        Ok(())
     }
 
     // Sessions.
@@ -274,6 +293,7 @@ impl Coordinator {
         }
         let ours = around.unix().0;
         let offset_ms = i64::try_from(clock_ms).unwrap_or(0) - i64::try_from(ours).unwrap_or(0);
+        self.came.insert(server);
         if let Some(older) = self.sessions.insert(server, Open { number, offset_ms }) {
             around.break_session(server, older.number, 10, 0);
         }
@@ -302,15 +322,15 @@ impl Coordinator {
         }
         self.sessions.remove(&server);
         let name = around.names[server].clone();
-        let waiting: Vec<Id> = self
+        let waiting: Vec<(Id, Moment)> = self
             .store
             .open()
-            .filter(|row| row.state.is_aborting())
+            .filter(|row| row.state.gives_up())
             .filter(|row| row.state.member(&name).is_some_and(|member| member.state.is_ordered()))
-            .map(|row| row.id.clone())
+            .map(|row| (row.id.clone(), if row.state.is_aborting() { CANCEL } else { STOPPING }))
             .collect();
-        for rollout in waiting {
-            self.later(around, CANCEL, Later::Absent { rollout, server: name.clone() });
+        for (rollout, patience) in waiting {
+            self.later(around, patience, Later::Absent { rollout, server: name.clone() });
         }
     }
 
@@ -528,6 +548,12 @@ impl Coordinator {
                 commands.extend(more);
             }
         }
+        let newest = self.store.terms.get(&row.app).copied().unwrap_or(0);
+        if takes_over(&row.state, &next, &commands) && row.term < newest && !around.has(Bug::TermOfTheAsking)
+        {
+            row.term = self.store.raise_term(&row.app);
+            around.oracle.term(&row.app, row.term);
+        }
         let before = std::mem::replace(&mut row.state, next);
         let ends = row.is_ended() && before.verdict().is_none();
         row.ended = if !row.is_ended() {
@@ -589,6 +615,10 @@ impl Coordinator {
                     row.rolled_back_by = self.roll_back(around, &row, &because);
                 }
             }
+        }
+        if !before.gives_up() && row.state.gives_up() {
+            let ordered = row.state.members.iter().filter(|member| member.state.is_ordered());
+            after.awaited.extend(ordered.map(|member| (row.id.clone(), member.server.clone())));
         }
         let (app, id) = (row.app.clone(), row.id.clone());
         let idles = before.is_under_way() && !row.state.is_under_way();
@@ -667,11 +697,19 @@ impl Coordinator {
                     self.later(around, CANCEL, Later::Absent { rollout, server });
                 }
             }
+            for (rollout, server) in std::mem::take(&mut after.awaited) {
+                if !self.is_online(around, &server) {
+                    self.later(around, STOPPING, Later::Absent { rollout, server });
+                }
+            }
             let mut found = Vec::new();
             for (rollout, server) in std::mem::take(&mut after.find) {
                 match self.look_for(around, &rollout, &server) {
                     Some(news) => found.push((rollout, Event::Server { server, news })),
-                    None => self.later(around, TURN, Later::Absent { rollout, server }),
+                    None => {
+                        let patience = self.patience_with(around, &server);
+                        self.later(around, patience, Later::Absent { rollout, server });
+                    }
                 }
             }
             if found.is_empty() {
@@ -690,6 +728,15 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// How long a server is waited for whose turn has come.
+    fn patience_with(&self, around: &Around, server: &ServerName) -> Moment {
+        let place = around.place(server).unwrap_or(0);
+        if self.came.contains(&place) || !self.came_before.contains(&place) {
+            return TURN;
+        }
+        TURN.max(RESTART.saturating_sub(around.now - self.began))
     }
 
     fn judge(&self, around: &mut Around, rollout: Id, wave: u32) {
@@ -712,7 +759,10 @@ impl Coordinator {
         if let Some(row) = self.store.rollout(rollout).filter(|row| row.state.kind == Kind::Return) {
             let pointers = self.store.pointers(server, &row.app);
             if pointers.good != Some(row.digest) {
-                return Some(News::NothingToDo);
+                return Some(match self.left_between(row, server) {
+                    Some(because) => News::Impossible(End::Stopped { because }),
+                    None => News::NothingToDo,
+                });
             }
             if pointers.before.is_none() {
                 return Some(News::Impossible(orders::nothing_before(row)));
@@ -723,6 +773,16 @@ impl Coordinator {
             return Some(News::ClockSkew { message: format!("its clock is {} ms off", open.offset_ms) });
         }
         Some(News::Ready)
+    }
+
+    /// Why a server may run what is left although it was never good there.
+    fn left_between(&self, back: &RolloutRow, server: &ServerName) -> Option<String> {
+        let brought =
+            self.store.rollouts.iter().rev().filter(|row| {
+                row.app == back.app && row.state.kind == Kind::Deploy && row.digest == back.digest
+            });
+        let end = brought.filter_map(|row| row.state.member(server)?.state.end()).next()?;
+        matches!(end, End::Stopped { .. } | End::Unknown { .. }).then(|| format!("never good there ({end})"))
     }
 
     fn send(&self, around: &mut Around, order: OrderRow) {
@@ -843,25 +903,26 @@ impl Coordinator {
             return Ok(());
         }
         let labels = around.labels(server);
-        for app in around.apps.clone() {
-            let Some(newest) = self.store.newest_of(&app).cloned() else { continue };
-            if !owes(&newest, server, &labels) {
+        let newest_first: Vec<RolloutRow> = self.store.rollouts.iter().rev().cloned().collect();
+        for wanted in converges_to(&newest_first, server, &labels) {
+            let Some(row) = self.store.rollout(&wanted).filter(|row| owes(row, server, &labels)).cloned()
+            else {
                 continue;
-            }
-            let group = newest.state.strategy.group.as_ref();
-            let group = group.and_then(|group| labels.get(&group.label)).cloned();
-            let open = self.store.open_of(&app);
-            let busy = open.iter().any(|row| row.id != newest.id || !row.is_ended());
-            if busy || self.store.holds.contains_key(&app) {
+            };
+            let open = self.store.open_of(&row.app);
+            let busy = open.iter().any(|other| other.id != row.id || !other.is_ended());
+            if busy || self.store.holds.contains_key(&row.app) {
                 continue;
             }
             around.survives()?;
-            if newest.state.member(server).is_none() {
-                self.add_deployment(around, &newest, server);
+            if row.state.member(server).is_none() {
+                self.add_deployment(around, &row, server);
             }
-            let event = Event::Converge { server: server.clone(), group: group.unwrap_or_default() };
+            let group = row.state.strategy.group.as_ref();
+            let group = group.and_then(|group| labels.get(&group.label)).cloned().unwrap_or_default();
+            let event = Event::Converge { server: server.clone(), group };
             let mut after = After::default();
-            self.drive(around, [(newest.id.clone(), event)].into(), &mut after);
+            self.drive(around, [(row.id, event)].into(), &mut after);
             around.survives()?;
             self.perform(around, after)?;
         }

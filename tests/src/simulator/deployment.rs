@@ -57,8 +57,6 @@ pub(super) struct Live {
 pub(super) enum Message {
     Input(Input),
     Control(Box<Control>),
-    /// Another order waits for the deployment's end.
-    GiveWay,
 }
 
 /// A word about a deployment, and the order that it came with.
@@ -101,6 +99,15 @@ impl Live {
             tidying: false,
             stalled: false,
         }
+    }
+
+    /// What was said to it and not heard.
+    pub(super) fn into_words(self) -> Vec<Control> {
+        let unheard = self.inbox.into_iter().filter_map(|message| match message {
+            Message::Control(control) => Some(*control),
+            Message::Input(_) => None,
+        });
+        self.early.into_iter().chain(unheard).collect()
     }
 
     pub(super) fn is_of(&self, deployment: &Id) -> bool {
@@ -221,7 +228,11 @@ impl Server {
             let live = Live::new(order.clone(), work, memory, run, commands);
             let app = order.app.clone();
             if let Some(agent) = &mut self.agent {
-                agent.slots.insert(app.clone(), Slot::running(id, order.id, live));
+                let mut slot = Slot::running(id.clone(), order.id, live);
+                let cancels =
+                    self.disk.events(&id).iter().filter(|it| matches!(it, Event::Cancelling { .. })).count();
+                slot.cancels = u32::try_from(cancels).unwrap_or(u32::MAX);
+                agent.slots.insert(app.clone(), slot);
             }
             self.go_on(around, &app)?;
         }
@@ -354,18 +365,33 @@ impl Server {
                         self.heed(around, app, *control)?;
                     }
                 }
-                Some(Message::GiveWay) if live.run.fits(&Input::GiveUp).is_ok() => live.apply(Input::GiveUp),
-                Some(Message::GiveWay) => self.goes_on(around, app)?,
-                None => return Ok(()),
+                None => {
+                    if !self.makes_way(around, app)? {
+                        return Ok(());
+                    }
+                }
             }
         }
     }
 
-    /// It was decided in the meantime.
-    fn goes_on(&mut self, around: &mut Around, app: &App) -> Result<(), Crashed> {
+    /// `make_way`, `next_waits_on`: where an order waits for the deployment's end, one that waits for a decision is given
+    /// up, and one that goes on turns the order away. Whether there is more to do.
+    fn makes_way(&mut self, around: &mut Around, app: &App) -> Result<bool, Crashed> {
         let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(app));
-        let Some(incoming) = slot.and_then(|slot| slot.next.take()) else { return Ok(()) };
-        self.decline(around, &incoming, &Declined::now("busy", format!("{app} is being deployed already")))
+        let Some(slot) = slot.filter(|slot| slot.next.is_some()) else { return Ok(false) };
+        let Place::Runs(live) = &mut slot.work else { return Ok(false) };
+        if live.run.fits(&Input::GiveUp).is_ok() && live.is_undecided() {
+            live.apply(Input::GiveUp);
+            return Ok(true);
+        }
+        if live.ending || slot.cancels > 0 || live.run.is_catching_up() {
+            return Ok(false);
+        }
+        let Some(next) = slot.next.take() else { return Ok(false) };
+        let busy = Declined::now("busy", format!("{app} is being deployed already"));
+        self.decline(around, &next.incoming, &busy)?;
+        self.forget(around, next.words)?;
+        Ok(false)
     }
 
     /// Takes a word if it fits: first it is durable, then it counts.
@@ -374,7 +400,11 @@ impl Server {
         let Some(live) = self.live(app) else { return Ok(()) };
         let Control { input, incoming } = control;
         if let Err(misfit) = live.run.fits(&input) {
-            return self.decline(around, &incoming, &Declined::now(misfit.code(), misfit.to_string()));
+            let cancels = matches!(input, Input::Cancel { .. });
+            self.decline(around, &incoming, &Declined::now(misfit.code(), misfit.to_string()))?;
+            let slot = self.agent.as_mut().and_then(|agent| agent.slots.get_mut(app));
+            slot.into_iter().for_each(|slot| slot.cancels = slot.cancels.saturating_sub(u32::from(cancels)));
+            return Ok(());
         }
         // As its journal does, the deployment waits for space: a word that is declined now would not come again.
         if full {
@@ -642,27 +672,13 @@ impl Server {
     }
 
     pub(super) fn tidied(&mut self, around: &mut Around, app: &App, deployment: &Id) -> Result<(), Crashed> {
-        let Some(agent) = &mut self.agent else { return Ok(()) };
-        if agent.slots.get(app).is_none_or(|slot| slot.deployment != *deployment) {
+        let slot = self.agent.as_ref().and_then(|agent| agent.slots.get(app));
+        if slot.is_none_or(|slot| slot.deployment != *deployment) {
             return Ok(());
-        }
-        let Some(slot) = agent.slots.remove(app) else { return Ok(()) };
-        let next = slot.next;
-        // Words that came too late for it.
-        if let Place::Runs(live) = slot.work {
-            for message in live.inbox {
-                if let Message::Control(control) = message {
-                    let message = format!("no deployment {deployment} goes on here");
-                    self.decline(around, &control.incoming, &Declined::now("not-running", message))?;
-                }
-            }
         }
         // `shut_down`: nothing more is to be executed for this deployment.
         self.processes.retain(|(of, _), it| of != deployment || it.state == State::Running);
-        match next {
-            Some(incoming) => self.judge(around, *incoming),
-            None => Ok(()),
-        }
+        self.vacate(around, app)
     }
 }
 

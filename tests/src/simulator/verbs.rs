@@ -153,6 +153,12 @@ impl Coordinator {
         because: &str,
         after: &mut After,
     ) -> Result<(), String> {
+        if let (Verb::SkipStep { step, .. }, Kind::Deploy) = (&verb, row.state.kind) {
+            let plan = around.catalog.by_digest(&row.digest).map(|artifact| &artifact.plan);
+            if plan.is_none_or(|plan| plan.steps.iter().all(|planned| planned.name != *step)) {
+                return Err(format!("the plan has no step {step}"));
+            }
+        }
         let reopens = matches!(verb, Verb::Retry | Verb::Decide { .. }) && row.is_ended();
         if reopens {
             self.refuse_if_superseded(&row)?;
@@ -211,17 +217,18 @@ impl Coordinator {
         let candidates = self.candidates(around, |_, name| has_it(name) || gets_it(name));
         let back = Request::back(Vec::new(), source.state.strategy.min_healthy, candidates);
         let state = rollout::plan(back).map_err(|error| error.to_string())?;
-        for row in self.store.open_of(&source.app) {
-            match row.state.kind {
-                Kind::Deploy if is_active(&row) && !row.state.is_aborting() => {
-                    self.press_on(around, row, Verb::Abort, "pre-empted by a rollback", after)?;
-                }
-                Kind::Deploy => {}
-                Kind::Return => return Err("busy".to_owned()),
-            }
+        let open = self.store.open_of(&source.app);
+        if open.iter().any(|row| row.state.kind == Kind::Return && !row.is_ended()) {
+            return Err("busy".to_owned());
         }
+        // The way back and its hold are there before anything ends: what waited must not begin in between.
         let row = self.way_back(around, &source, state, "rolled back by ann", "ann");
         self.add(around, row);
+        for active in open.into_iter().filter(is_active) {
+            if !active.state.is_aborting() {
+                self.press_on(around, active, Verb::Abort, "pre-empted by a rollback", after)?;
+            }
+        }
         self.begin_next(around, &source.app, after);
         Ok(())
     }

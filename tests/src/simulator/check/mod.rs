@@ -74,6 +74,8 @@ pub(crate) struct Oracle {
     stored: BTreeMap<Id, u64>,
     logs: BTreeMap<Key, u64>,
     terms: BTreeMap<App, u64>,
+    /// The newest that anything was ordered under.
+    begun_terms: BTreeMap<App, u64>,
     /// Servers of rollouts that were told to cancel.
     cancelled: BTreeSet<(Id, ServerName)>,
     holds: BTreeMap<App, UnixMs>,

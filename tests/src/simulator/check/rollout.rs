@@ -148,6 +148,17 @@ impl Oracle {
         self.hold("paused", before.paused.is_none(), || {
             format!("rollout {} is paused and orders {server}", row.id)
         });
+        let newest = self.terms.get(&row.app).copied().unwrap_or(0);
+        let term = row.term;
+        let drives = matches!(before.phase, Phase::Running { .. });
+        let begun = self.begun_terms.get(&row.app).copied().unwrap_or(0).max(term);
+        self.begun_terms.insert(row.app.clone(), begun);
+        self.hold("I10", !drives || term >= begun, || {
+            format!(
+                "rollout {} orders {server} under term {term}, after {begun}; given out: {newest}",
+                row.id
+            )
+        });
         let wave = match &before.phase {
             Phase::Running { wave, .. } => *wave,
             // Servers that converge to what went through.
@@ -260,7 +271,9 @@ impl Oracle {
             (End::NoOp, None) => told.is_none(),
             (End::Failed { .. }, outcome) => matches!(outcome, Some(DeploymentOutcome::Failed { .. })),
             (End::Returned { .. }, outcome) => matches!(outcome, Some(DeploymentOutcome::Returned { .. })),
-            (End::Stopped { .. }, outcome) => matches!(outcome, Some(DeploymentOutcome::Stopped { .. })),
+            (End::Stopped { .. }, Some(outcome)) => matches!(outcome, DeploymentOutcome::Stopped { .. }),
+            // A way back that cannot be ordered: what is current there was never good.
+            (End::Stopped { .. }, None) => row.state.kind == Kind::Return && told.is_none(),
             (End::Cancelled { .. }, outcome) => matches!(outcome, Some(DeploymentOutcome::Cancelled { .. })),
             (End::Unknown { step: Some(step), .. }, _) => {
                 told.is_some_and(|told| told.ever_undecided.contains(step))
