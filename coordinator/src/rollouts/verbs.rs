@@ -52,7 +52,8 @@ impl Controller {
     ) -> Result<(), NotStarted> {
         let now = self.clock.now();
         let reopens = match &verb {
-            Verb::Retry | Verb::Decide { .. } => row.is_ended(),
+            // What servers converge to goes on already, though something newer was meant that brought nothing.
+            Verb::Retry | Verb::Decide { .. } => row.is_ended() && !row.state.is_under_way(),
             Verb::Pause | Verb::Resume | Verb::Abort | Verb::SkipServer { .. } | Verb::SkipStep { .. } => {
                 false
             }

@@ -186,7 +186,9 @@ impl Coordinator {
             // As it is now: an earlier word may have changed it.
             if let Some(row) = self.store.rollout(&row.id).cloned() {
                 let verb = Verb::Decide { server, step, action };
-                if self.store.newest_of(&row.app).is_some_and(|newest| newest.id == row.id) || !row.is_ended()
+                if self.store.newest_of(&row.app).is_some_and(|newest| newest.id == row.id)
+                    || !row.is_ended()
+                    || row.state.is_under_way()
                 {
                     self.press(around, row, verb);
                 }

@@ -159,7 +159,8 @@ impl Coordinator {
                 return Err(format!("the plan has no step {step}"));
             }
         }
-        let reopens = matches!(verb, Verb::Retry | Verb::Decide { .. }) && row.is_ended();
+        let ended = row.is_ended() && !row.state.is_under_way();
+        let reopens = matches!(verb, Verb::Retry | Verb::Decide { .. }) && ended;
         if reopens {
             self.refuse_if_superseded(&row)?;
         }
