@@ -1,7 +1,7 @@
 //! Rollouts as they are now.
 
 use consign_common::{
-    name::{App, Environment, Id},
+    name::{App, Environment, Id, ServerName},
     time::UnixMs,
 };
 
@@ -25,6 +25,8 @@ pub struct Shown {
     /// What keeps things from beginning by themselves in its environment.
     pub hold: Option<Hold>,
     pub now: UnixMs,
+    /// Servers that have an order and are not connected now.
+    pub away: Vec<ServerName>,
 }
 
 impl Shown {
@@ -49,7 +51,14 @@ impl Shown {
                     hold.because, hold.app, hold.environment
                 )
             }
-            _ => explain(&self.row.state, self.now),
+            _ => {
+                let at = explain(&self.row.state, self.now);
+                match self.away.as_slice() {
+                    [] => at,
+                    [one] => format!("{at}; {one} is not connected"),
+                    [one, others @ ..] => format!("{at}; {one} and {} more are not connected", others.len()),
+                }
+            }
         }
     }
 
@@ -102,6 +111,9 @@ impl Controller {
     async fn with_deployments(&self, row: RolloutRow) -> Result<Shown, NotStarted> {
         let deployments = store::deployments(self.store.read(), &row.id).await?;
         let hold = store::hold(self.store.read(), &row.app, &row.environment).await?;
-        Ok(Shown { row, deployments, hold, now: self.clock.now() })
+        let ordered = row.state.members.iter().filter(|member| member.state.is_ordered());
+        let away = ordered.map(|member| &member.server).filter(|server| !self.sessions.is_online(server));
+        let away = away.cloned().collect();
+        Ok(Shown { row, deployments, hold, now: self.clock.now(), away })
     }
 }

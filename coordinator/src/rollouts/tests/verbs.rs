@@ -123,3 +123,16 @@ async fn what_is_not_the_newest_is_not_taken_up_again() {
     let refused = fixture.controller.press(old.as_str(), Verb::Retry, "", "ann").await.unwrap_err();
     assert_eq!(refused.code(), "superseded", "{refused}");
 }
+
+#[tokio::test]
+async fn a_server_that_is_gone_in_the_middle_is_said_to_be_gone() {
+    let fixture = Fixture::new(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let id = fixture.start(&[]).await.unwrap().row.id;
+    let order = one.order().await;
+    one.accept(&order).await;
+    assert_eq!(fixture.controller.show_exactly(&id).await.unwrap().because(), "wave 1 of 1: web-1 runs");
+    fixture.sessions.ended(&one.session);
+    let because = fixture.controller.show_exactly(&id).await.unwrap().because();
+    assert_eq!(because, "wave 1 of 1: web-1 runs; web-1 is not connected");
+}
