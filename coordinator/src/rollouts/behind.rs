@@ -25,7 +25,7 @@ impl Controller {
         open: &[Id],
     ) -> Result<(), ControllerError> {
         for (app, report) in apps.iter().filter(|(_, report)| report.term > 0) {
-            if report.term <= store::given_term(self.store.read(), app, environment).await? {
+            if report.term <= store::term(self.store.read(), app, environment).await? {
                 continue;
             }
             let mut write = self.store.write().await?;

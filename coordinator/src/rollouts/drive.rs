@@ -125,8 +125,9 @@ impl Controller {
         }
         // Terms are given out when rollouts are asked for, and not every one begins in its turn: servers that have seen a
         // newer one would refuse the orders of what begins after all.
-        let newest = store::term(&mut **write, &row.app, &row.environment).await?;
-        if takes_over(&row.state, &next, &commands) && row.term < newest {
+        if takes_over(&row.state, &next, &commands)
+            && row.term < store::term(&mut **write, &row.app, &row.environment).await?
+        {
             row.term = store::raise_term(write, &row.app, &row.environment).await?;
         }
         let before = std::mem::replace(&mut row.state, next);

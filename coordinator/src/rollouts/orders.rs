@@ -7,7 +7,7 @@ use consign_common::{
     json,
     name::Id,
     time::UnixMs,
-    trust::{Order, OrderKind},
+    trust::{ORDER_FORMAT, Order, OrderKind},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -16,8 +16,6 @@ use super::{
     rows::{Again, DeploymentRow, OrderRow, OrderTag, RolloutRow},
 };
 use crate::rollout::{End, Kind};
-
-const FORMAT: &str = "consign-order-v1";
 
 /// Orders that a cancel of their deployment takes the place of.
 pub const WITHDRAWN: &[OrderTag] = &[OrderTag::Once, OrderTag::Confirm, OrderTag::Decide];
@@ -89,7 +87,7 @@ fn compose(
     now: UnixMs,
 ) -> OrderRow {
     let order = Order {
-        format: FORMAT.to_owned(),
+        format: ORDER_FORMAT.to_owned(),
         id,
         coordinator,
         server: deployment.server.clone(),

@@ -30,20 +30,6 @@ pub enum Noted {
     Known,
 }
 
-/// The highest term that was ever given; 0 for none.
-pub async fn given_term<'e>(
-    db: impl SqliteExecutor<'e>,
-    app: &App,
-    environment: &Environment,
-) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT term FROM terms WHERE app = ? AND environment = ?")
-        .bind(app.as_str())
-        .bind(environment.as_str())
-        .fetch_optional(db)
-        .await?;
-    Ok(row.map(|row| row.try_get("term")).transpose()?.map_or(0, to_u64))
-}
-
 /// A server has seen this term; the highest one stands.
 pub async fn mark_behind(
     write: &mut Write,
