@@ -6,6 +6,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use consign_common::{
@@ -25,6 +26,10 @@ const MAGIC: &[u8; 8] = b"CNSGNEX1";
 const HEADER_BYTES: usize = 16;
 /// Characters of a message that came from outside.
 const MESSAGE_CHARACTERS: usize = 400;
+/// How often a record is looked at that seems corrupt. A write of two pages takes microseconds; a writer that has to wait
+/// for its processor between the two takes longer.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +61,23 @@ pub enum InvalidExitRecord {
 impl ExitRecord {
     /// The record of an attempt, if it has ended: believed also when its supervisor is gone. `None`: it never began,
     /// or has not ended.
+    ///
+    /// A reader may come in the middle of the one write, and see a part of it: what seems corrupt is looked at again
+    /// before it is called so.
     pub fn read(directory: &Path, attempt: Attempt) -> Result<Option<Self>, InvalidExitRecord> {
+        let mut looks = 1;
+        loop {
+            match Self::look(directory, attempt) {
+                Err(InvalidExitRecord::Corrupt { .. }) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
+                seen => return seen,
+            }
+        }
+    }
+
+    fn look(directory: &Path, attempt: Attempt) -> Result<Option<Self>, InvalidExitRecord> {
         let path = path(directory, attempt);
         let corrupt = |fault| InvalidExitRecord::Corrupt { path: path.clone(), fault };
         let file = match File::open(&path) {
@@ -200,6 +221,29 @@ mod tests {
         let golden: &[u8] = include_bytes!("../../tests/golden/exit-record.golden");
         assert_eq!(record().encode().unwrap(), golden);
         assert_eq!(decode(golden), Ok(Some(record())));
+    }
+
+    /// One page of the record is there, the other is still to come.
+    #[test]
+    fn a_record_that_is_being_written_is_read_once_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = path(directory.path(), ATTEMPT);
+        let whole = record().encode().unwrap();
+        let mut half = whole.clone();
+        half[100..].fill(0);
+        std::fs::write(&file, &half).unwrap();
+        let writer = std::thread::spawn({
+            let file = file.clone();
+            move || {
+                std::thread::sleep(BETWEEN_LOOKS);
+                OpenOptions::new().write(true).open(file).unwrap().write_all_at(&whole, 0).unwrap();
+            }
+        });
+        assert_eq!(ExitRecord::read(directory.path(), ATTEMPT).unwrap(), Some(record()));
+        writer.join().unwrap();
+        std::fs::write(&file, &half).unwrap();
+        let fault = ExitRecord::read(directory.path(), ATTEMPT).unwrap_err();
+        assert!(matches!(fault, InvalidExitRecord::Corrupt { .. }), "what stays so is corrupt");
     }
 
     #[test]
