@@ -44,6 +44,7 @@ impl Authority {
             environments: [("staging".parse().unwrap(), Gate::PublisherOnly {})].into(),
             coordinators: vec![CoordinatorPin { id: COORDINATOR.into(), ca_sha256: self.ca.pin() }],
             revoked: Vec::new(),
+            enrolment: None,
         };
         Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[&self.key]).to_vec()
     }

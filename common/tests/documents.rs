@@ -16,10 +16,11 @@ use consign_common::{
     plan::{Phase, Plan},
     time::UnixMs,
     trust::{
-        AppTrust, Approval, Config, CoordinatorPin, Decision, DecisionAction, Enrolled, Envelope, Foreseen,
-        Gate, GateRule, JoinRole, JoinToken, Key, KeyFile, OnceWord, Order, OrderKind, OrderingNumber,
-        Predicate, Published, Receipt, RoleKeys, STATEMENT_TYPE, Scheme, SigningKey, Statement, StepReceipt,
-        Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
+        AppTrust, Approval, Commitment, Config, ConfigValue, CoordinatorPin, Decision, DecisionAction,
+        Enrolled, Envelope, Foreseen, Gate, GateRule, JoinRole, JoinToken, Key, KeyFile, OnceWord, Order,
+        OrderKind, OrderingNumber, Predicate, Published, Receipt, RoleKeys, STATEMENT_TYPE, Scheme,
+        Separation, SigningKey, Statement, StepReceipt, Subject, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
+        TrustRoot, TrustRootPin,
     },
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -102,7 +103,15 @@ fn statements() {
         app: name("shop"),
         environment: name("production"),
         sequence: 12,
-        values: BTreeMap::from([(name("workers"), "8".into())]),
+        values: BTreeMap::from([
+            (name("banner"), ConfigValue::String("spring sale".into())),
+            (name("debug"), ConfigValue::Bool(false)),
+            (
+                name("password"),
+                ConfigValue::Commitment(Commitment { commitment: Sha256::of(b"salt and value") }),
+            ),
+            (name("workers"), ConfigValue::Int(8)),
+        ]),
     };
     let enrolled = Enrolled {
         server: name("web-1"),
@@ -171,6 +180,7 @@ fn trust_root() -> TrustRoot {
             ),
         ],
         rearm: vec![rule("consign:approval/v1", "product-owners", None)],
+        separation: Separation::None,
     };
     TrustRoot {
         version: 1,
@@ -185,12 +195,30 @@ fn trust_root() -> TrustRoot {
                 publishers: only(&publisher()),
                 epoch: 1,
                 floor: OrderingNumber { epoch: 1, ms: UnixMs(0) },
+                config: None,
             },
         )]),
         environments: BTreeMap::from([(name("staging"), Gate::PublisherOnly {}), (name("production"), gate)]),
         coordinators: vec![CoordinatorPin { id: id(7).to_string(), ca_sha256: Sha256::of(b"ca") }],
         revoked: vec![Sha256::of(b"a bad artifact")],
+        enrolment: None,
     }
+}
+
+/// What version 1 has no field for.
+fn trust_root_v2() -> TrustRoot {
+    let mut root = trust_root();
+    if let Some(key) = root.keys.get_mut(&owner().public().id()) {
+        key.scheme = Scheme::Sshsig;
+    }
+    if let Some(Gate::Statements { separation, .. }) = root.environments.get_mut("production") {
+        *separation = Separation::All;
+    }
+    if let Some(app) = root.apps.get_mut("shop") {
+        app.config = Some(name("product-owners"));
+    }
+    root.enrolment = Some(root.root.clone());
+    root
 }
 
 #[test]
@@ -204,6 +232,11 @@ fn trust_roots() {
     let pin = TrustRoot::pin(&envelope).unwrap();
     assert_eq!(pin, Sha256::of(&root.to_payload()));
     assert_eq!(TrustRoot::open_pinned(&envelope, pin), Ok(root));
+
+    let root = trust_root_v2();
+    root.check().unwrap();
+    assert_eq!(root.payload_type(), TRUST_ROOT_V2_TYPE);
+    golden("trust-root-v2.json", &root.to_payload());
 }
 
 #[test]
@@ -218,6 +251,7 @@ fn orders() {
                 skip: vec![name("warm_up")],
                 plan: BTreeMap::from([(name("migrate"), Foreseen::Skip), (name("activate"), Foreseen::Run)]),
                 confirm_ms: Some(60_000),
+                converge: false,
             },
         ),
         ("return", OrderKind::back(manifest(), "rollback by alice")),

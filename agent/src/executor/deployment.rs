@@ -513,7 +513,7 @@ where
         let bytes = self.site.documents().manifest(installed.manifest).map_err(|error| error.to_string())?;
         let bytes =
             bytes.ok_or_else(|| format!("the manifest of {} is not on this server", installed.version))?;
-        let evidence = Evidence { manifest: &bytes, statements: &[] };
+        let evidence = Evidence { manifest: &bytes, statements: &[], plan: None };
         let (root, host, now) = (self.site.roots.current(), self.site.host(), self.site.now());
         let verified = authorize(Intent::AutomaticReturn, evidence, &root, host, &self.memory, now);
         verified.map(Verified::into_inner).map_err(|refusal| refusal.to_string())

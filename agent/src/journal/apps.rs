@@ -46,6 +46,9 @@ impl Journal {
             highest: highest.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
             succeeded: succeeded.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
             term: to_u64(term.unwrap_or_default())?,
+            failed: None,
+            config_sequence: 0,
+            config: None,
             good: self.pointer(app, environment, "good").await?,
             before: self.pointer(app, environment, "before").await?,
         })

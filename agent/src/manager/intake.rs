@@ -226,7 +226,7 @@ impl Incoming {
         let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
         let root = site.roots.current();
         let intent = Intent::Order { order, connected: &self.connected };
-        let documents = Documents { manifest: &bytes, statements: &self.statements };
+        let documents = Documents { manifest: &bytes, statements: &self.statements, plan: None };
         let work = authorize(intent, documents, &root, site.host(), &memory, site.now())?;
         let forecast = self.look_ahead(site, purpose, work.get(), &memory).await?;
         Ok(Judged { work, memory, bytes, trust_root_version: root.version, forecast })

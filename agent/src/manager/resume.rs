@@ -69,7 +69,7 @@ async fn assignment<F, P: Processes, R: Roots>(
         };
         let root = site.roots.version(version).ok_or(Stuck::NoRoot(version))?;
         let bytes = site.documents().manifest(digest)?.ok_or(Stuck::NoManifest)?;
-        let documents = Documents { manifest: &bytes, statements };
+        let documents = Documents { manifest: &bytes, statements, plan: None };
         Ok(authorize(Intent::Resume { order: &order }, documents, &root, site.host(), &memory, site.now())?)
     };
     Ok(judged().map(|work| Assignment {

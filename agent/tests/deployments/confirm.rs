@@ -102,7 +102,8 @@ async fn not_confirmed_in_time_the_server_returns_and_an_order_may_shorten_the_t
         else {
             unreachable!()
         };
-        let order = world.order(OrderKind::Deploy { manifest, force, skip, plan, confirm_ms });
+        let order =
+            world.order(OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge: false });
         agent.give(world.send(&order, &world.publish_again("3.0.0", &three))).await;
         let confirming = agent.until(|event| matches!(event, Event::Confirming { .. })).await;
         let Event::Confirming { deadline_boot_ms, .. } = confirming else { unreachable!() };

@@ -144,6 +144,7 @@ async fn a_preview_is_refused_as_the_order_would_be() {
         skip,
         plan,
         confirm_ms: None,
+        converge: false,
     };
     let plan = BTreeMap::from([("migrate".parse().unwrap(), Foreseen::Run)]);
     let order = world.order(pinned(Vec::new(), plan));
@@ -190,6 +191,7 @@ async fn a_server_that_was_to_have_nothing_to_do_does_nothing_else() {
             skip: Vec::new(),
             plan: BTreeMap::from(steps),
             confirm_ms: None,
+            converge: false,
         })
     };
     agent.give(world.deploy(&one)).await;

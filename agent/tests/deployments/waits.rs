@@ -218,6 +218,7 @@ async fn steps_that_an_order_leaves_out_are_skipped_and_must_be_there() {
         skip: vec![step.parse().unwrap()],
         plan: BTreeMap::new(),
         confirm_ms: None,
+        converge: false,
     };
     for (step, code) in [("nothing", "step-unknown"), ("activate", "not-skippable")] {
         agent.give(world.send(&world.order(leaving_out(step)), &artifact)).await;
@@ -263,6 +264,7 @@ async fn a_plan_that_comes_out_otherwise_than_pinned_is_refused_or_fails() {
         skip: Vec::new(),
         plan: BTreeMap::from([(step.parse().unwrap(), foreseen)]),
         confirm_ms: None,
+        converge: false,
     };
     let refused = world.order(pinned("migrate", Foreseen::Skip));
     for _ in 0..2 {
@@ -286,7 +288,7 @@ async fn a_plan_that_comes_out_otherwise_than_pinned_is_refused_or_fails() {
     let OrderKind::Deploy { manifest, skip, plan, .. } = pinned("seed", Foreseen::Run) else {
         unreachable!()
     };
-    let kind = OrderKind::Deploy { manifest, force: true, skip, plan, confirm_ms: None };
+    let kind = OrderKind::Deploy { manifest, force: true, skip, plan, confirm_ms: None, converge: false };
     agent.give(world.send(&world.order(kind), &again)).await;
     let drift = |event: &Event| {
         let Event::Finished { result: StepOutcome::Failed { failure }, .. } = event else { return false };

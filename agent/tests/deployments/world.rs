@@ -155,7 +155,8 @@ impl World {
         let only = RoleKeys { keys: vec![public.id()], threshold: 1 };
         let key = Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "ci".parse().unwrap() };
         let now = SystemClock.now();
-        let trust = AppTrust { publishers: only.clone(), epoch: 0, floor: OrderingNumber::default() };
+        let trust =
+            AppTrust { publishers: only.clone(), epoch: 0, floor: OrderingNumber::default(), config: None };
         let root = TrustRoot {
             version: 1,
             issued: now,
@@ -167,6 +168,7 @@ impl World {
             environments: BTreeMap::from([("production".parse().unwrap(), Gate::PublisherOnly {})]),
             coordinators: vec![CoordinatorPin { id: COORDINATOR.into(), ca_sha256: Sha256::of(b"ca") }],
             revoked: vec![],
+            enrolment: None,
         };
         Self { dir, shelf: Shelf::default(), publisher, root: Arc::new(root), counter: AtomicU64::new(1) }
     }

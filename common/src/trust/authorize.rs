@@ -37,6 +37,8 @@ pub struct Documents<'a> {
     /// Of the artifact that would run: for returns, the one being restored.
     pub manifest: &'a [u8],
     pub statements: &'a [Vec<u8>],
+    /// The plan document (docs/formats.md) that approvals are bound to, if one came with the order.
+    pub plan: Option<&'a [u8]>,
 }
 
 /// The server as far as the decision sees it.
@@ -57,6 +59,13 @@ pub struct Memory {
     pub succeeded: Option<OrderingNumber>,
     /// The highest term seen from the connected coordinator.
     pub term: u64,
+    /// The number of the newest deployment here, if it failed or was returned and nothing has succeeded since: the gate's
+    /// `rearm` holds.
+    pub failed: Option<OrderingNumber>,
+    /// The highest sequence of an accepted config; 0: none yet.
+    pub config_sequence: u64,
+    /// The digest of the values that `good` last ran with.
+    pub config: Option<Sha256>,
     pub good: Option<Installed>,
     pub before: Option<Installed>,
 }

@@ -18,6 +18,7 @@ use crate::{digest::Sha256, json, limits::SIGNATURES};
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// Trust roots, so that no statement's signature is ever one on a trust root.
 pub const TRUST_ROOT_TYPE: &str = "application/vnd.consign.trust-root.v1+json";
+pub const TRUST_ROOT_V2_TYPE: &str = "application/vnd.consign.trust-root.v2+json";
 
 /// A payload with signatures; nothing in it is verified yet.
 #[derive(Clone, Debug, PartialEq, Eq)]

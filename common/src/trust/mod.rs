@@ -14,15 +14,15 @@ mod statement;
 mod token;
 mod word;
 
-pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, pae};
+pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE, pae};
 pub use key::{InvalidKey, KEY_FILE_FORMAT, KeyFile, KeyFileError, PublicKey, SigningKey};
 pub use order::{Foreseen, ORDER_FORMAT, OnceWord, Order, OrderKind};
 pub use receipt::{RECEIPT_FORMAT, Receipt, StepReceipt};
 pub use refusal::Refusal;
-pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, TrustRoot};
+pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, Separation, TrustRoot};
 pub use statement::{
-    APPROVAL, Approval, CONFIG, Config, DECISION, Decision, DecisionAction, ENROLLED, Enrolled,
-    OrderingNumber, PUBLISHED, Predicate, Published, Statement, Subject,
+    APPROVAL, Approval, CONFIG, Commitment, Config, ConfigValue, DECISION, Decision, DecisionAction,
+    ENROLLED, Enrolled, OrderingNumber, PUBLISHED, Predicate, Published, Statement, Subject,
 };
 pub use token::{InvalidToken, JoinRole, JoinToken, TrustRootPin, is_address};
 pub use word::{Allowance, Privilege, ServersWord};

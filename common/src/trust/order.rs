@@ -56,6 +56,10 @@ pub enum OrderKind {
         /// The environment's `confirm`; it can only shorten the plan's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         confirm_ms: Option<u64>,
+        /// The server comes later to what the others run (new, rebuilt, long away): an approval's `converge_until` counts
+        /// in place of its `start_by`.
+        #[serde(default, skip_serializing_if = "is_false")]
+        converge: bool,
     },
     /// Go back to `before`, which must be this artifact.
     Return {
@@ -103,10 +107,22 @@ pub enum OnceWord {
     Failed { server: ServerName, because: String },
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl OrderKind {
     /// All steps as their conditions decide.
     pub fn deploy(manifest: Sha256, force: bool) -> Self {
-        Self::Deploy { manifest, force, skip: Vec::new(), plan: BTreeMap::new(), confirm_ms: None }
+        Self::Deploy {
+            manifest,
+            force,
+            skip: Vec::new(),
+            plan: BTreeMap::new(),
+            confirm_ms: None,
+            converge: false,
+        }
     }
 
     /// All steps as their conditions decide.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Envelope, OrderingNumber, PublicKey, Refusal, TRUST_ROOT_TYPE};
+use super::{Envelope, OrderingNumber, PublicKey, Refusal, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE};
 use crate::{
     digest::Sha256,
     json,
@@ -13,7 +13,8 @@ use crate::{
     time::UnixMs,
 };
 
-/// The payload of type `application/vnd.consign.trust-root.v1+json`.
+/// The payload of type `application/vnd.consign.trust-root.v1+json`; of `.v2+json` where it says what version 1 has no
+/// field for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrustRoot {
@@ -30,6 +31,9 @@ pub struct TrustRoot {
     pub coordinators: Vec<CoordinatorPin>,
     /// Manifests that must not run, nor be returned to.
     pub revoked: Vec<Sha256>,
+    /// Who vouches for servers' keys with `enrolled` statements. Absent: the root role. Since v2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<RoleKeys>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +48,10 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
+    /// Over the bytes themselves.
     Ed25519,
+    /// As `ssh-keygen -Y sign` does it, with an ssh-ed25519 key. Since v2.
+    Sshsig,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,9 @@ pub struct AppTrust {
     pub epoch: u64,
     /// Publications below this number are refused everywhere, also on a return.
     pub floor: OrderingNumber,
+    /// The role that signs the app's config. Absent: its publishers. Since v2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Owner>,
 }
 
 /// What an environment requires.
@@ -75,7 +85,30 @@ pub enum Gate {
         /// Who must sign when this agent's last deployment of the app failed or returned.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         rearm: Vec<GateRule>,
+        /// Since v2.
+        #[serde(default, skip_serializing_if = "Separation::is_none")]
+        separation: Separation,
     },
+}
+
+/// Separation of duties: whose signatures do not count for a gate's rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Separation {
+    /// One owner may sign everything.
+    #[default]
+    None,
+    /// An owner who signed the publication counts for no rule.
+    Publisher,
+    /// And nobody counts for two rules.
+    All,
+}
+
+impl Separation {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +139,19 @@ impl TrustRoot {
         json::to_vec(self)
     }
 
+    /// The type to sign them as: the oldest that can say it, so that agents that read no newer one still follow.
+    pub fn payload_type(&self) -> &'static str {
+        let gates = self.environments.values().any(|gate| match gate {
+            Gate::PublisherOnly {} => false,
+            Gate::Statements { separation, .. } => *separation != Separation::None,
+        });
+        let newer = gates
+            || self.enrolment.is_some()
+            || self.apps.values().any(|app| app.config.is_some())
+            || self.keys.values().any(|key| key.scheme == Scheme::Sshsig);
+        if newer { TRUST_ROOT_V2_TYPE } else { TRUST_ROOT_TYPE }
+    }
+
     /// What a host pins: the SHA-256 of the payload, so that adding a signature does not change it.
     pub fn pin(envelope: &[u8]) -> Result<Sha256, Refusal> {
         Ok(Sha256::of(typed(envelope)?.payload()))
@@ -118,7 +164,7 @@ impl TrustRoot {
         if Sha256::of(envelope.payload()) != pin {
             return Err(invalid(format!("it is not the one with the pin {pin}")));
         }
-        let root = Self::parse(envelope.payload())?;
+        let root = Self::parse(envelope.payload(), envelope.payload_type())?;
         envelope.verified_by("trust root", &root.root, &root.keys)?;
         Ok(root)
     }
@@ -127,7 +173,8 @@ impl TrustRoot {
     /// followed to its end, and only the last one's counts.
     pub fn open_next(&self, envelope: &[u8]) -> Result<Self, Refusal> {
         let envelope = typed(envelope)?;
-        let next = Self::parse(envelope.verified_by("trust root", &self.root, &self.keys)?)?;
+        let payload = envelope.verified_by("trust root", &self.root, &self.keys)?;
+        let next = Self::parse(payload, envelope.payload_type())?;
         envelope.verified_by("trust root", &next.root, &next.keys)?;
         if self.version.checked_add(1) != Some(next.version) {
             return Err(invalid(format!("version {} does not follow {}", next.version, self.version)));
@@ -135,9 +182,13 @@ impl TrustRoot {
         Ok(next)
     }
 
-    fn parse(payload: &[u8]) -> Result<Self, Refusal> {
+    fn parse(payload: &[u8], payload_type: &str) -> Result<Self, Refusal> {
         let root: Self = json::from_slice_exact(payload, TRUST_ROOT_BYTES)
             .map_err(|error| unreadable(&error.to_string()))?;
+        // A document that an older agent could not read must not pass for one that it could.
+        if root.payload_type() != payload_type {
+            return Err(unreadable(&format!("what it says belongs into the type {:?}", root.payload_type())));
+        }
         root.check()?;
         Ok(root)
     }
@@ -163,11 +214,17 @@ impl TrustRoot {
                     trust.epoch
                 )));
             }
+            if let Some(role) = trust.config.as_ref().filter(|role| !self.roles.contains_key(*role)) {
+                return Err(invalid(format!("config of {app}: there is no role {role}")));
+            }
         }
         for (environment, gate) in &self.environments {
             self.check_gate(gate).map_err(|why| invalid(format!("gate of {environment}: {why}")))?;
         }
         self.check_coordinators()?;
+        if let Some(role) = &self.enrolment {
+            self.check_role("enrolment", role)?;
+        }
         match first_double(&self.revoked) {
             Some(digest) => Err(invalid(format!("{digest} is revoked twice"))),
             None => Ok(()),
@@ -206,7 +263,7 @@ impl TrustRoot {
     fn check_gate(&self, gate: &Gate) -> Result<(), String> {
         match gate {
             Gate::PublisherOnly {} => Ok(()),
-            Gate::Statements { require, rearm } => {
+            Gate::Statements { require, rearm, separation: _ } => {
                 if require.is_empty() {
                     return Err("it requires nothing; say `publisher-only` if that is meant".to_owned());
                 }
@@ -250,7 +307,7 @@ impl TrustRoot {
 impl Key {
     fn check(&self, id: &Sha256) -> Result<(), Refusal> {
         let public = match self.scheme {
-            Scheme::Ed25519 => PublicKey::from_base64(&self.public),
+            Scheme::Ed25519 | Scheme::Sshsig => PublicKey::from_base64(&self.public),
         };
         let public = public.map_err(|error| invalid(format!("the key {id} of {}: {error}", self.owner)))?;
         if public.id() != *id {
@@ -262,7 +319,7 @@ impl Key {
 
 fn typed(envelope: &[u8]) -> Result<Envelope, Refusal> {
     let envelope = Envelope::parse(envelope, TRUST_ROOT_BYTES)?;
-    if envelope.payload_type() != TRUST_ROOT_TYPE {
+    if ![TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE].contains(&envelope.payload_type()) {
         return Err(unreadable(&format!("its payload type is {:?}", envelope.payload_type())));
     }
     Ok(envelope)

@@ -30,8 +30,14 @@ fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
         threshold,
         condition: Some("predicate.reason != ''".into()),
     };
-    let publishers = AppTrust { publishers: role(threshold, of), epoch: 1, floor: OrderingNumber::default() };
-    let gate = Gate::Statements { require: vec![rule.clone()], rearm: vec![rule] };
+    let publishers = AppTrust {
+        publishers: role(threshold, of),
+        epoch: 1,
+        floor: OrderingNumber::default(),
+        config: None,
+    };
+    let gate =
+        Gate::Statements { require: vec![rule.clone()], rearm: vec![rule], separation: Separation::None };
     TrustRoot {
         version,
         issued: UnixMs(1000),
@@ -47,6 +53,7 @@ fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
         .into(),
         coordinators: vec![CoordinatorPin { id: "c0ffee".into(), ca_sha256: Sha256::of(b"ca") }],
         revoked: vec![],
+        enrolment: None,
     }
 }
 
@@ -172,7 +179,8 @@ fn keys_are_what_their_ids_say_and_are_listed_once() {
 fn a_gate_says_what_it_requires() {
     let gate = |change: fn(&mut Vec<GateRule>, &mut Vec<GateRule>)| {
         refused(move |root| {
-            let Some(Gate::Statements { require, rearm }) = root.environments.get_mut("production") else {
+            let Some(Gate::Statements { require, rearm, .. }) = root.environments.get_mut("production")
+            else {
                 panic!()
             };
             change(require, rearm);

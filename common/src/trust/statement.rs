@@ -234,9 +234,27 @@ pub struct Approval {
 pub struct Config {
     pub app: App,
     pub environment: Environment,
+    /// 1, 2, 3, ... for the app in the environment; agents never take a lower one than they have seen.
     pub sequence: u64,
-    /// Plain values as text; a sealed secret is its salted commitment.
-    pub values: BTreeMap<StepName, String>,
+    pub values: BTreeMap<StepName, ConfigValue>,
+}
+
+/// A parameter's value in a signed document: of the parameter's own type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ConfigValue {
+    Bool(bool),
+    Int(i64),
+    String(String),
+    /// Of a secret: what is signed says which value it is, and not what it is.
+    Commitment(Commitment),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commitment {
+    /// The SHA-256 of a salt of 32 bytes and then the value's bytes.
+    pub commitment: Sha256,
 }
 
 /// `consign:enrolled/v1`. Subject: the server's public key (SPKI, DER).

@@ -189,7 +189,8 @@ fn first_trust_root(
         (public.id(), Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: owner.clone() })
     };
     let role = |key: &SigningKey| RoleKeys { keys: vec![key.public().id()], threshold: 1 };
-    let app = AppTrust { publishers: role(publisher.1), epoch: 0, floor: OrderingNumber::default() };
+    let app =
+        AppTrust { publishers: role(publisher.1), epoch: 0, floor: OrderingNumber::default(), config: None };
     TrustRoot {
         version: 1,
         issued: now,
@@ -201,6 +202,7 @@ fn first_trust_root(
         environments: args.environments.iter().map(|name| (name.clone(), Gate::PublisherOnly {})).collect(),
         coordinators: vec![CoordinatorPin { id: coordinator.to_owned(), ca_sha256 }],
         revoked: Vec::new(),
+        enrolment: None,
     }
 }
 

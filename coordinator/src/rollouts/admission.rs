@@ -202,7 +202,7 @@ pub(super) fn check_trust(
     match root.environments.get(environment) {
         None => Err(Refusal::EnvironmentUnknown { environment: environment.clone() }),
         Some(Gate::PublisherOnly {}) => Ok(()),
-        Some(Gate::Statements { require, rearm }) => match require.iter().chain(rearm).next() {
+        Some(Gate::Statements { require, rearm, .. }) => match require.iter().chain(rearm).next() {
             None => Ok(()),
             Some(rule) => Err(Refusal::GateUnsupported {
                 environment: environment.clone(),

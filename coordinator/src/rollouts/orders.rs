@@ -47,7 +47,7 @@ pub fn work(
             let confirm_ms = Some(row.state.strategy.confirm_ms).filter(|ms| *ms > 0);
             let plan = pinned.cloned().unwrap_or_default();
             let force = row.again == Again::Force;
-            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, skip, plan, confirm_ms })
+            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge: false })
         }
         Kind::Return => (OrderTag::Return, OrderKind::Return { manifest, reason: row.reason.clone(), skip }),
     };

@@ -106,6 +106,7 @@ impl Controller {
                     skip: skip.clone(),
                     plan: BTreeMap::new(),
                     confirm_ms: None,
+                    converge: false,
                 },
             };
             let question =

@@ -101,12 +101,18 @@ impl Owner {
             roles: [].into(),
             apps: [(
                 "shop".parse().unwrap(),
-                AppTrust { publishers: role(&publisher), epoch: 1, floor: OrderingNumber::default() },
+                AppTrust {
+                    publishers: role(&publisher),
+                    epoch: 1,
+                    floor: OrderingNumber::default(),
+                    config: None,
+                },
             )]
             .into(),
             environments: [("staging".parse().unwrap(), Gate::PublisherOnly {})].into(),
             coordinators: vec![CoordinatorPin { id: coordinator.to_string(), ca_sha256: ca.pin() }],
             revoked: vec![],
+            enrolment: None,
         };
         let admin = ca.issue_identity(&Subject::Operator { name: "ada".into() }, now, DAY).unwrap();
         Self { ca, root_key, publisher, root, admin, coordinator }

@@ -491,7 +491,7 @@ impl Server {
         let word = catalog::word(&self.name, &self.labels, &around.apps);
         let privilege = Privilege::User("app".to_owned());
         let host = Host { word: &word, privilege: &privilege, platform: PLATFORM };
-        let documents = Documents { manifest: bytes, statements };
+        let documents = Documents { manifest: bytes, statements, plan: None };
         let now = consign_common::time::UnixMs(self.clock_ms(around));
         let [root, strangers] = &around.roots;
         let decided = authorize(intent, documents, root, host, &memory, now);

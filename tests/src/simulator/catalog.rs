@@ -55,7 +55,7 @@ fn root_of(apps: &[App], publisher: &SigningKey) -> TrustRoot {
     let only = RoleKeys { keys: vec![public.id()], threshold: 1 };
     let key = Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "ci".parse().unwrap() };
     let floor = OrderingNumber { epoch: 1, ms: UnixMs(1000) };
-    let trust = AppTrust { publishers: only.clone(), epoch: 1, floor };
+    let trust = AppTrust { publishers: only.clone(), epoch: 1, floor, config: None };
     TrustRoot {
         version: 1,
         issued: UnixMs(1),
@@ -67,6 +67,7 @@ fn root_of(apps: &[App], publisher: &SigningKey) -> TrustRoot {
         environments: BTreeMap::from([(environment(), Gate::PublisherOnly {})]),
         coordinators: vec![CoordinatorPin { id: COORDINATOR.into(), ca_sha256: Sha256::of(b"ca") }],
         revoked: vec![],
+        enrolment: None,
     }
 }
 

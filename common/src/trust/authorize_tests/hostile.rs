@@ -68,7 +68,7 @@ fn no_flipped_bit_in_the_manifest_is_authorized() {
             for manifest in [Sha256::of(&flipped), Sha256::of(&bytes)] {
                 let mut order = world.order.clone();
                 order.order = OrderKind::deploy(manifest, false);
-                let documents = Documents { manifest: &flipped, statements: &world.statements };
+                let documents = Documents { manifest: &flipped, statements: &world.statements, plan: None };
                 let intent = Intent::Order { order: &order, connected: CONNECTED };
                 let decision = authorize(intent, documents, &world.root, host, &world.memory, world.now);
                 assert!(decision.is_err(), "byte {position} bit {bit}");

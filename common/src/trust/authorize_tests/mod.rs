@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     name::Id,
-    trust::{Allowance, CoordinatorPin, Key, PUBLISHED, RoleKeys, Scheme, SigningKey, Subject},
+    trust::{Allowance, CoordinatorPin, Key, PUBLISHED, RoleKeys, Scheme, Separation, SigningKey, Subject},
 };
 
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
@@ -72,7 +72,7 @@ fn manifest(plan: &str) -> Manifest {
 /// A published artifact, ordered to a server that takes it.
 pub(super) fn world() -> World {
     let publisher = SigningKey::generate().unwrap();
-    let trust = AppTrust { publishers: only(&publisher), epoch: 1, floor: at(1000) };
+    let trust = AppTrust { publishers: only(&publisher), epoch: 1, floor: at(1000), config: None };
     let root = TrustRoot {
         version: 3,
         issued: UnixMs(1),
@@ -84,6 +84,7 @@ pub(super) fn world() -> World {
         environments: BTreeMap::from([("production".parse().unwrap(), Gate::PublisherOnly {})]),
         coordinators: vec![CoordinatorPin { id: CONNECTED.into(), ca_sha256: Sha256::of(b"ca") }],
         revoked: vec![],
+        enrolment: None,
     };
     root.check().unwrap();
     let allowance = Allowance {
@@ -168,7 +169,7 @@ impl World {
 
     pub(super) fn decide(&self, intent: Intent<'_>) -> Result<Work, Refusal> {
         let bytes = self.bytes();
-        let documents = Documents { manifest: &bytes, statements: &self.statements };
+        let documents = Documents { manifest: &bytes, statements: &self.statements, plan: None };
         let host = Host { word: &self.word, privilege: &self.privilege, platform: "linux-x86_64" };
         authorize(intent, documents, &self.root, host, &self.memory, self.now).map(Verified::into_inner)
     }
@@ -234,7 +235,7 @@ fn the_trust_root_names_the_app_and_the_environment() {
 fn a_gate_that_cannot_be_checked_yet_is_closed() {
     let gate = |require| {
         refused(move |world| {
-            let gate = Gate::Statements { require, rearm: vec![] };
+            let gate = Gate::Statements { require, rearm: vec![], separation: Separation::None };
             world.root.environments.insert("production".parse().unwrap(), gate);
         })
     };
@@ -308,7 +309,7 @@ fn the_publication_is_signed_by_this_apps_publishers() {
     let other_app = by(|world| {
         let key = SigningKey::generate().unwrap();
         world.root.keys.extend([trusted(&key, "blogger")]);
-        let trust = AppTrust { publishers: only(&key), epoch: 1, floor: at(0) };
+        let trust = AppTrust { publishers: only(&key), epoch: 1, floor: at(0), config: None };
         world.root.apps.insert("blog".parse().unwrap(), trust);
         key
     });
@@ -393,7 +394,7 @@ fn control_orders_are_held_to_the_same_first_rules() {
         world.order.order = kind;
         assert_eq!(decide(&world), Ok(()));
     }
-    let gated = Gate::Statements { require: vec![], rearm: vec![] };
+    let gated = Gate::Statements { require: vec![], rearm: vec![], separation: Separation::None };
     world.root.environments.insert(world.order.environment.clone(), gated);
     assert_eq!(decide(&world), Err("gate-unsupported"), "where people sign, a decision is signed too");
     world.order.order = OrderKind::deploy(world.digest(), false);

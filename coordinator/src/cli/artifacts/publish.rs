@@ -310,7 +310,7 @@ mod tests {
         let key = Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "ci".parse().unwrap() };
         let role = RoleKeys { keys: vec![public.id()], threshold: 1 };
         let floor = OrderingNumber::default();
-        let app = AppTrust { publishers: role.clone(), epoch: 3, floor };
+        let app = AppTrust { publishers: role.clone(), epoch: 3, floor, config: None };
         TrustRoot {
             version: 1,
             issued: UnixMs(1),
@@ -322,6 +322,7 @@ mod tests {
             environments: [("staging".parse().unwrap(), Gate::PublisherOnly {})].into(),
             coordinators: vec![],
             revoked: vec![],
+            enrolment: None,
         }
     }
 

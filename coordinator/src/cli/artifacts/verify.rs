@@ -113,7 +113,7 @@ fn decide(
     };
     let platform = manifest.platform.as_ref().map(ToString::to_string).unwrap_or_default();
     let host = Host { word: &word, privilege: &Privilege::Root, platform: &platform };
-    let documents = Documents { manifest: &bytes, statements };
+    let documents = Documents { manifest: &bytes, statements, plan: None };
     let intent = Intent::Order { order: &order, connected: &coordinator };
     match authorize(intent, documents, root, host, &Memory::default(), now) {
         Ok(_) => Ok(()),
@@ -154,7 +154,8 @@ mod tests {
         let public = publisher.public();
         let role = RoleKeys { keys: vec![public.id()], threshold: 1 };
         let key = Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "ci".parse().unwrap() };
-        let app = AppTrust { publishers: role.clone(), epoch: 0, floor: OrderingNumber::default() };
+        let app =
+            AppTrust { publishers: role.clone(), epoch: 0, floor: OrderingNumber::default(), config: None };
         TrustRoot {
             version: 1,
             issued: UnixMs(1),
@@ -166,6 +167,7 @@ mod tests {
             environments: BTreeMap::from([("staging".parse().unwrap(), Gate::PublisherOnly {})]),
             coordinators: vec![CoordinatorPin { id: "main".into(), ca_sha256: Sha256::of(b"ca") }],
             revoked: vec![],
+            enrolment: None,
         }
     }
 

@@ -65,7 +65,7 @@ fn apply(root: &mut TrustRoot, edit: Edit) -> Result<()> {
                 Some(publisher) => RoleKeys { keys: vec![add_key(root, publisher)?], threshold: 1 },
                 None => common_publishers(root, &app)?,
             };
-            let trust = AppTrust { publishers, epoch: 0, floor: OrderingNumber::default() };
+            let trust = AppTrust { publishers, epoch: 0, floor: OrderingNumber::default(), config: None };
             root.apps.insert(app, trust);
         }
         Edit::AddEnvironment(environment) => {
@@ -215,6 +215,7 @@ mod tests {
             environments: [("staging".parse().unwrap(), Gate::PublisherOnly {})].into(),
             coordinators: vec![CoordinatorPin { id: "c".repeat(32), ca_sha256: Sha256::of(b"ca") }],
             revoked: vec![],
+            enrolment: None,
         };
         let owner = add_key(&mut root, publisher("ada")).unwrap();
         root.root.keys.push(owner);

@@ -390,14 +390,22 @@ fn trust_root() -> Vec<u8> {
         roles: BTreeMap::from([("product-owners".parse().unwrap(), keys())]),
         apps: BTreeMap::from([(
             "shop".parse().unwrap(),
-            AppTrust { publishers: keys(), epoch: 0, floor: OrderingNumber::default() },
+            AppTrust { publishers: keys(), epoch: 0, floor: OrderingNumber::default(), config: None },
         )]),
         environments: BTreeMap::from([
             ("production".parse().unwrap(), Gate::PublisherOnly {}),
-            ("gated".parse().unwrap(), Gate::Statements { require: vec![gated], rearm: Vec::new() }),
+            (
+                "gated".parse().unwrap(),
+                Gate::Statements {
+                    require: vec![gated],
+                    rearm: Vec::new(),
+                    separation: consign_common::trust::Separation::None,
+                },
+            ),
         ]),
         coordinators: vec![CoordinatorPin { id: "main".into(), ca_sha256: Sha256::of(b"ca") }],
         revoked: Vec::new(),
+        enrolment: None,
     };
     Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[&key]).to_vec()
 }
