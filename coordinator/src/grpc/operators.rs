@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     AllowList, Answers, Caller, EnvironmentService, Role, Rollouts,
     answer::invalid,
+    statements,
     transfer::{self, Chunks},
     view::{self, Presence},
 };
@@ -353,6 +354,24 @@ impl Operators for OperatorService {
     async fn lift_hold(&self, request: Request<v1::LiftHoldRequest>) -> Answer<v1::Hold> {
         let caller = caller(&request)?;
         self.environments.lift_hold(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_statement(&self, request: Request<v1::PutStatementRequest>) -> Answer<v1::Statement> {
+        let caller = caller(&request)?;
+        let envelope = request.into_inner().envelope;
+        statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await.map(Response::new)
+    }
+
+    async fn list_statements(
+        &self,
+        request: Request<v1::ListStatementsRequest>,
+    ) -> Answer<v1::ListStatementsResponse> {
+        let digest = request.get_ref().digest.parse().map_err(invalid)?;
+        statements::list(&self.repository, &self.trust_roots.newest(), digest).await.map(Response::new)
+    }
+
+    async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
+        self.rollouts.check(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_rollouts(

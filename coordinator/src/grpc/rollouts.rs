@@ -91,6 +91,10 @@ impl Rollouts for RolloutService {
         Ok(rollout_view::plan(&self.controller.preview(request).await?))
     }
 
+    async fn check(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
+        self.plan(request).await
+    }
+
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
         if request.waves.len() > environments::WAVES {
             return Err(invalid(format!("more than {} waves", environments::WAVES)));

@@ -238,15 +238,12 @@ impl Controller {
                 return;
             }
         }
-        let statements = match order.manifest {
-            Some(manifest) => match self.repository.statements(manifest).await {
-                Ok(statements) => statements,
-                Err(error) => {
-                    tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
-                    return;
-                }
-            },
-            None => Vec::new(),
+        let statements = match self.statements_with(&order).await {
+            Ok(statements) => statements,
+            Err(error) => {
+                tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
+                return;
+            }
         };
         match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
             Sent::Queued => {}

@@ -14,7 +14,7 @@
 //! | `after` | what is done once that is durable |
 //! | `clock`, `judge` | waking rollouts in time; asking how a wave is |
 //! | `behind` | what a coordinator does that was restored from a backup |
-//! | `orders` | the documents that agents get |
+//! | `orders`, `papers` | the documents that agents get, and the statements that go with them |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
 //! | `rows`, `store`, `retention` | what is kept, and for how long |
@@ -32,6 +32,7 @@ mod judge;
 mod left;
 pub mod orders;
 mod output;
+mod papers;
 mod preview;
 mod read_logs;
 mod retention;

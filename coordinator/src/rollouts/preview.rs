@@ -78,9 +78,10 @@ impl Controller {
         let plan = admission::read_plan(&self.repository.manifest(artifact).await?)?;
         admission::check_skips(&plan, &skip)?;
 
-        let statements = self.repository.statements(artifact).await?;
+        let kept = self.repository.kept(artifact).await?;
         let term = store::term(self.store.read(), &app, &environment).await?.saturating_add(1);
         let rollout = fresh_id()?;
+        let statements = self.choose(&kept, &environment, &rollout);
         let until = Instant::now() + ANSWER;
         let mut waiting = Vec::new();
         let mut servers = BTreeMap::new();
