@@ -8,8 +8,10 @@
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
 
+mod approve;
 mod args;
 mod artifacts;
 mod client;
@@ -25,6 +27,7 @@ mod profile;
 mod rollout;
 mod run;
 mod server;
+mod signing;
 mod status;
 mod text;
 mod trust;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use super::{
+    approve,
     args::{Cli, Command},
     artifacts,
     client::Client,
@@ -61,10 +62,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
     let target = cli.target();
     let client = || Client::new(&home, &target);
     match cli.command {
-        Command::Rollout(command) => return rollout::run(command, &client()?, printer).await,
+        Command::Rollout(command) => return rollout::run(command, &home, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
         Command::Status => status::run(&client()?, printer).await?,
         Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
+        Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
+        Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
         Command::Server(command) => server::run(command, &home, &client()?, printer).await?,
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,

@@ -274,7 +274,11 @@ impl Operators for OperatorService {
 
     async fn start_rollout(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.start(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        for statement in &request.statements {
+            self.take_decision(&caller, statement).await?;
+        }
+        self.rollouts.start(&caller, request).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::Rollout> {
@@ -313,12 +317,16 @@ impl Operators for OperatorService {
 
     async fn skip_in_rollout(&self, request: Request<v1::SkipInRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.skip(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        self.take_decision(&caller, &request.statement).await?;
+        self.rollouts.skip(&caller, request).await.map(Response::new)
     }
 
     async fn decide_step(&self, request: Request<v1::DecideStepRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.decide(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        self.take_decision(&caller, &request.statement).await?;
+        self.rollouts.decide(&caller, request).await.map(Response::new)
     }
 
     async fn show_history(&self, request: Request<v1::ShowHistoryRequest>) -> Answer<v1::History> {
@@ -407,6 +415,14 @@ impl OperatorService {
     fn server(&self, server: Server, behind: &[v1::Behind]) -> v1::Server {
         let online = self.rollouts.is_online(&server.name);
         view::server(server, if online { Presence::Online } else { Presence::Offline }, behind)
+    }
+
+    /// What was signed about a rollout's step, if anything was: it goes with the order that it is for.
+    async fn take_decision(&self, caller: &Caller, statement: &[u8]) -> Result<(), Status> {
+        if statement.is_empty() {
+            return Ok(());
+        }
+        statements::put(&self.repository, caller, statement.to_vec(), self.clock.now()).await.map(drop)
     }
 
     /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.

@@ -58,6 +58,7 @@ impl Rollouts for RolloutService {
             Some(text) => Some(Canary { selector: text.parse().map_err(invalid)?, text }),
         };
         let request = StartRequest {
+            id: optional(&request.id)?,
             app: request.app.parse().map_err(invalid)?,
             version: request.version.parse().map_err(invalid)?,
             environment,
@@ -356,6 +357,7 @@ impl From<NotStarted> for Status {
             | NotStarted::Behind(_)
             | NotStarted::NotBehind { .. }
             | NotStarted::PlanOfOther { .. }
+            | NotStarted::IdTaken { .. }
             | NotStarted::PlanWithout { .. }
             | NotStarted::Illegal(_) => Self::failed_precondition(message),
             NotStarted::Refused(refusal) => refused(refusal),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consign_common::{
     digest::Sha256,
-    name::{App, Environment, StepName, Version},
+    name::{App, Environment, Id, StepName, Version},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ use crate::{
 /// All but the strategy's times is checked here.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
+    /// Chosen by who asks, so that something can be signed about the rollout before there is one.
+    pub id: Option<Id>,
     pub app: App,
     pub version: Version,
     pub environment: Environment,
@@ -177,8 +179,15 @@ impl Controller {
             not_before: request.not_before,
         })?;
         state.skips = request.skip.into_iter().map(|step| Skip { step, server: None }).collect();
+        let id = match request.id {
+            None => fresh_id()?,
+            Some(id) if store::rollout(self.store.read(), &id).await?.is_some() => {
+                return Err(NotStarted::IdTaken { id });
+            }
+            Some(id) => id,
+        };
         let row = RolloutRow {
-            id: fresh_id()?,
+            id,
             app,
             environment,
             version,

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use consign_common::{
     artifact::Manifest,
     digest::Sha256,
-    limits::{ArtifactLimits, STATEMENTS},
+    limits::{ArtifactLimits, ENVELOPE_BYTES, STATEMENTS},
     name::{App, Environment, Platform, Version},
     time::UnixMs,
     trust::{
-        TrustRoot,
+        Envelope, RoleKeys, STATEMENT_TYPE, Statement, TrustRoot,
         evidence::{self, Evidence},
     },
 };
@@ -141,9 +141,39 @@ impl Papers {
         read_all(&self.envelopes(), root, &self.manifest.app, Some(environment))
     }
 
+    /// And one more statement.
+    pub(crate) fn evidence_with(
+        &self,
+        envelope: &[u8],
+        root: &TrustRoot,
+        environment: &Environment,
+    ) -> Vec<Evidence> {
+        let mut all = self.envelopes();
+        all.insert(0, envelope.to_vec());
+        read_all(&all, root, &self.manifest.app, Some(environment))
+    }
+
+    /// Who, of all whom the trust root knows by a key, has signed one statement, and what it says. `None`: nobody.
+    pub(crate) fn read_one(told: &v1::Statement, root: &TrustRoot) -> Option<(Vec<String>, Statement)> {
+        let envelope = Envelope::parse(&told.envelope, ENVELOPE_BYTES).ok()?;
+        let everybody = RoleKeys { keys: root.keys.keys().copied().collect(), threshold: 1 };
+        let signers = envelope.signers(&everybody, &root.keys);
+        if signers.is_empty() || envelope.payload_type() != STATEMENT_TYPE {
+            return None;
+        }
+        let statement = Statement::parse(envelope.payload()).ok()?;
+        Some((signers.into_values().map(|key| key.owner.to_string()).collect(), statement))
+    }
+
     pub(crate) fn name(&self) -> String {
         format!("{}@{}", self.manifest.app, self.manifest.version)
     }
+}
+
+/// What [`Evidence::statement`] of this envelope is.
+pub(super) fn statement_of(envelope: &[u8]) -> Sha256 {
+    Envelope::parse(envelope, ENVELOPE_BYTES)
+        .map_or_else(|_| Sha256::of(envelope), |envelope| Sha256::of(envelope.payload()))
 }
 
 fn envelopes(statements: &[v1::Statement]) -> Vec<Vec<u8>> {

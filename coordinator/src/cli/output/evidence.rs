@@ -1,5 +1,6 @@
 //! What is known of an artifact before somebody signs for it, and whose word each part is.
 
+use consign_proto::v1;
 use serde::Serialize;
 
 use super::Plan;
@@ -138,6 +139,51 @@ pub struct ReturnLine {
     pub from: String,
     pub at_ms: u64,
     pub proof: Proof,
+}
+
+/// An approval, and what was known when it was signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Approved {
+    pub by: String,
+    pub start_by_ms: u64,
+    pub converge_until_ms: u64,
+    /// Empty: bound to no config.
+    pub config_sha256: String,
+    /// Empty: bound to no plan.
+    pub plan_sha256: String,
+    pub envelope: String,
+    /// Absent: it was written into a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+    pub evidence: Evidence,
+}
+
+/// A statement that the coordinator keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    pub digest: String,
+    pub artifact: String,
+    pub predicate: String,
+    pub environment: String,
+    pub by: Vec<String>,
+    /// Environments whose gates ask for it.
+    pub helps: Vec<String>,
+    /// `new`, `known` or `outdated`.
+    pub novelty: String,
+}
+
+impl From<v1::Statement> for Kept {
+    fn from(wire: v1::Statement) -> Self {
+        Self {
+            digest: wire.digest,
+            artifact: wire.artifact,
+            predicate: wire.predicate,
+            environment: wire.environment,
+            by: wire.signers.into_iter().map(|signer| signer.owner).collect(),
+            helps: wire.helps,
+            novelty: wire.novelty,
+        }
+    }
 }
 
 impl Default for Proof {

@@ -153,6 +153,7 @@ impl Fixture {
     /// Version 2 to all servers of production, in these waves.
     pub(super) fn request(&self, waves: &[&str]) -> StartRequest {
         StartRequest {
+            id: None,
             app: "shop".parse().unwrap(),
             version: "2".parse().unwrap(),
             environment: "production".parse().unwrap(),
