@@ -79,6 +79,11 @@ pub fn raw_key(blob: &[u8]) -> Option<&[u8]> {
     of_type(blob).filter(|raw| raw.len() == 32)
 }
 
+/// The raw signature in SSH's encoding of one, if it is one by an ssh-ed25519 key.
+pub fn raw_signature(encoded: &[u8]) -> Option<&[u8]> {
+    of_type(encoded).filter(|raw| raw.len() == 64)
+}
+
 fn frame(hash: Hash, message: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     put(&mut bytes, SSHSIG_NAMESPACE.as_bytes());
@@ -93,7 +98,7 @@ fn open<'a>(key: &PublicKey, blob: &'a [u8]) -> Option<(Hash, &'a [u8])> {
     if blob.len() > SSHSIG_BYTES {
         return None;
     }
-    let mut rest = Reader(blob);
+    let mut rest = Reader::new(blob);
     if rest.take(MAGIC.len())? != MAGIC || rest.number()? != VERSION {
         return None;
     }
@@ -106,41 +111,51 @@ fn open<'a>(key: &PublicKey, blob: &'a [u8]) -> Option<(Hash, &'a [u8])> {
     }
     let name = rest.string()?;
     let hash = [Hash::Sha512, Hash::Sha256].into_iter().find(|hash| hash.name() == name)?;
-    let signature = of_type(rest.string()?).filter(|raw| raw.len() == 64)?;
-    rest.0.is_empty().then_some((hash, signature))
+    let signature = raw_signature(rest.string()?)?;
+    rest.is_empty().then_some((hash, signature))
 }
 
 /// What follows the key type, and nothing else follows.
 fn of_type(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = Reader(bytes);
+    let mut rest = Reader::new(bytes);
     if rest.string()? != KEY_TYPE {
         return None;
     }
     let raw = rest.string()?;
-    rest.0.is_empty().then_some(raw)
+    rest.is_empty().then_some(raw)
 }
 
-fn put(bytes: &mut Vec<u8>, string: &[u8]) {
+/// Appends a string in SSH's encoding.
+pub fn put(bytes: &mut Vec<u8>, string: &[u8]) {
     // Ours are all short; a length that did not fit would make a blob that nobody reads.
     bytes.extend(u32::try_from(string.len()).unwrap_or(u32::MAX).to_be_bytes());
     bytes.extend_from_slice(string);
 }
 
 /// SSH's encoding (RFC 4251, section 5): what is read is cut off.
-struct Reader<'a>(&'a [u8]);
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn number(&mut self) -> Option<u32> {
+    pub fn number(&mut self) -> Option<u32> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    fn string(&mut self) -> Option<&'a [u8]> {
+    pub fn string(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         self.take(length)
     }

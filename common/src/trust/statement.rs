@@ -39,18 +39,6 @@ pub struct Subject {
 }
 
 impl Statement {
-    /// As gates name it.
-    pub fn predicate_type(&self) -> &str {
-        match &self.predicate {
-            Predicate::Published(_) => PUBLISHED,
-            Predicate::Approval(_) => APPROVAL,
-            Predicate::Config(_) => CONFIG,
-            Predicate::Enrolled(_) => ENROLLED,
-            Predicate::Decision(_) => DECISION,
-            Predicate::Foreign { predicate_type, .. } => predicate_type,
-        }
-    }
-
     /// The bytes to sign.
     pub fn to_payload(&self) -> Vec<u8> {
         match &self.predicate {

@@ -7,6 +7,7 @@
 //! | [`profile`], [`client`] | who I am, and the way to the coordinator |
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
+//! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
 //! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
@@ -27,6 +28,7 @@ mod profile;
 mod rollout;
 mod run;
 mod server;
+mod signer;
 mod signing;
 mod status;
 mod text;

@@ -1,47 +1,55 @@
 //! The one key that a command signs with.
 
-use std::path::{Path, PathBuf};
-
 use clap::Args;
 use consign_common::{
     digest::Sha256,
     name::Owner,
-    trust::{Envelope, KeyFile, STATEMENT_TYPE, SigningKey, Statement, TrustRoot},
+    trust::{STATEMENT_TYPE, Statement, TrustRoot},
 };
 
-use super::failure::{Doing, Failure, Result};
+use super::{
+    artifacts::publishers_key,
+    failure::{Failure, Result},
+    profile::Home,
+    signer::{KeyName, PassphraseArgs, Signer, sign},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
-    /// Your key. Default: keys/owner.key of the home
-    #[arg(long = "key", value_name = "FILE")]
-    key: Option<PathBuf>,
+    /// The key that signs: a file (also OpenSSH's), or ssh-agent:FINGERPRINT. Default: keys/owner.key of the home; for
+    /// attest what artifact publish takes
+    #[arg(long, value_name = "KEY")]
+    key: Option<KeyName>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
 }
 
-pub(crate) struct Signing {
-    key: SigningKey,
-}
+pub(crate) struct Signing(Signer);
 
 impl KeyArgs {
-    /// The key that was named, else this one.
-    pub(crate) fn open(&self, default: &Path) -> Result<Signing> {
-        let path = self.key.as_deref().unwrap_or(default);
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no key at {}", path.display()))
-                .next("say which one signs: --key FILE"));
+    /// The key that was named, else the owner's.
+    pub(crate) fn owners(&self, home: &Home) -> Result<Signing> {
+        let default = KeyName::File(home.owner_key_path());
+        Signer::open(self.key.as_ref().unwrap_or(&default), &self.passphrase).map(Signing)
+    }
+
+    /// The key that was named, else the publisher's.
+    pub(crate) fn publishers(&self, home: &Home) -> Result<Signing> {
+        match &self.key {
+            Some(key) => Signer::open(key, &self.passphrase).map(Signing),
+            None => publishers_key(&self.passphrase, home).map(Signing),
         }
-        let (_, key) = KeyFile::read(path).doing(|| "failed to read the key".into())?;
-        Ok(Signing { key })
     }
 }
 
 impl Signing {
     pub(crate) fn id(&self) -> Sha256 {
-        self.key.public().id()
+        self.0.id()
     }
 
     /// Whose key it is, as the trust root says.
     pub(crate) fn owner<'a>(&self, root: &'a TrustRoot) -> Result<&'a Owner> {
+        self.0.check_scheme(root)?;
         match root.keys.get(&self.id()) {
             Some(key) => Ok(&key.owner),
             None => Err(Failure::refused(format!(
@@ -53,6 +61,6 @@ impl Signing {
     }
 
     pub(crate) fn sign(&self, statement: &Statement) -> Result<Vec<u8>> {
-        Ok(Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.key]).to_vec())
+        Ok(sign(STATEMENT_TYPE, statement.to_payload(), [&self.0])?.to_vec())
     }
 }

@@ -331,12 +331,14 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
         ToAgent::Order { document, statements } => Kind::Order(v1::Order {
             document: document.into(),
             statements: statements.into_iter().map(Into::into).collect(),
+            ..v1::Order::default()
         }),
         ToAgent::Query { id, document, statements } => Kind::Query(v1::Query {
             id: id.into(),
             order: Some(v1::Order {
                 document: document.into(),
                 statements: statements.into_iter().map(Into::into).collect(),
+                ..v1::Order::default()
             }),
         }),
         ToAgent::EventAck { deployment, sequence } => {

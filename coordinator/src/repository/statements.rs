@@ -75,7 +75,7 @@ impl Kept {
         Self {
             digest: Sha256::of(&envelope),
             artifact: statement.subject.sha256,
-            predicate: statement.predicate_type().to_owned(),
+            predicate: statement.predicate.type_name().to_owned(),
             environment,
             about,
             signers,

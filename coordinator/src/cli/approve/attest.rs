@@ -66,7 +66,7 @@ enum TestResult {
 pub(crate) async fn run(args: AttestArgs, home: &Home, client: &Client, printer: &Printer) -> Result<()> {
     let value = value(&args)?;
     let (_, root) = trust::newest(home, client).await?;
-    let key = args.key.open(&home.publisher_key_path())?;
+    let key = args.key.publishers(home)?;
     key.owner(&root)?;
     let (app, version) = &args.artifact;
     let papers = papers::fetch(client, &root, (app, version), args.platform.as_ref()).await?;

@@ -93,7 +93,7 @@ pub(crate) async fn run(args: ApproveArgs, home: &Home, client: &Client, printer
         return Err(Failure::usage("what is approved is APP@VERSION, with --env ENV"));
     };
     let (_, root) = trust::newest(home, client).await?;
-    let key = args.key.open(&home.owner_key_path())?;
+    let key = args.key.owners(home)?;
     let owner = key.owner(&root)?;
     approval::check_role(&root, environment, key.id())?;
 

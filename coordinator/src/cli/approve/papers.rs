@@ -126,7 +126,7 @@ pub(super) fn prove(
     let published = evidence::publications(&read, trust, digest, &manifest).map_err(|refusal| {
         lie(&format!("nobody whom the trust root lets publish {} has signed {name}: {refusal}", manifest.app))
     })?;
-    let published = published.first().map(|newest| newest.number.ms).unwrap_or_default();
+    let published = published.first().map(|newest| newest.ms).unwrap_or_default();
     let publishers = evidence::publishers(&read, digest).into_iter().map(ToString::to_string).collect();
     Ok(Papers { digest, manifest, bytes, statements, published, publishers })
 }

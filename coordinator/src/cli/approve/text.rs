@@ -129,7 +129,7 @@ fn gate(page: &mut Page, lines: &[GateLine]) {
 }
 
 /// One rule and how far it is met.
-pub(super) fn rule(line: &GateLine) -> String {
+pub(crate) fn rule(line: &GateLine) -> String {
     let only = if line.part == "rearm" { "after a failure: " } else { "" };
     let condition = if line.condition.is_empty() { String::new() } else { format!(" where {}", line.condition) };
     let asked = format!("{only}{} by {} of {}{condition}", kind(&line.predicate), line.needed, line.role);
@@ -220,7 +220,7 @@ fn statement(page: &mut Page, line: &StatementLine, now: UnixMs) {
 }
 
 /// A predicate type as people call it.
-pub(crate) fn kind(predicate: &str) -> String {
+pub(super) fn kind(predicate: &str) -> String {
     let short = predicate.strip_prefix("consign:").or_else(|| predicate.strip_prefix(super::ATTESTATION));
     match short.and_then(|short| short.split_once('/')) {
         Some((kind, _)) => kind.to_owned(),

@@ -74,7 +74,7 @@ pub(super) async fn key_for(
     if !is_gated(&root, environment) {
         return Ok(None);
     }
-    let key = key.open(&home.owner_key_path()).map_err(|failure| {
+    let key = key.owners(home).map_err(|failure| {
         failure.next(format!("in {environment} a decision is signed by who approves: --key FILE"))
     })?;
     key.owner(&root)?;
