@@ -7,8 +7,15 @@ use clap_complete::Shell;
 
 use super::{
     approve::{ApproveArgs, AttestArgs},
-    artifacts::ArtifactCommand, client::Target, environments::EnvCommand, init::InitArgs, key::KeyCommand,
-    operator::OperatorCommand, print::Format, rollout::RolloutCommand, server::ServerCommand,
+    artifacts::ArtifactCommand,
+    client::Target,
+    environments::EnvCommand,
+    init::InitArgs,
+    key::KeyCommand,
+    operator::OperatorCommand,
+    print::Format,
+    rollout::RolloutCommand,
+    server::ServerCommand,
     trust::TrustCommand,
 };
 use crate::serve;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use consign_common::{digest::Sha256, name::ServerName, time::Clock};
+use consign_common::{digest::Sha256, limits::STATEMENTS, name::ServerName, time::Clock};
 use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -275,9 +275,7 @@ impl Operators for OperatorService {
     async fn start_rollout(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        for statement in &request.statements {
-            self.take_decision(&caller, statement).await?;
-        }
+        self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.start(&caller, request).await.map(Response::new)
     }
 
@@ -318,14 +316,14 @@ impl Operators for OperatorService {
     async fn skip_in_rollout(&self, request: Request<v1::SkipInRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        self.take_decision(&caller, &request.statement).await?;
+        self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.skip(&caller, request).await.map(Response::new)
     }
 
     async fn decide_step(&self, request: Request<v1::DecideStepRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
-        self.take_decision(&caller, &request.statement).await?;
+        self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.decide(&caller, request).await.map(Response::new)
     }
 
@@ -417,12 +415,20 @@ impl OperatorService {
         view::server(server, if online { Presence::Online } else { Presence::Offline }, behind)
     }
 
-    /// What was signed about a rollout's step, if anything was: it goes with the order that it is for.
-    async fn take_decision(&self, caller: &Caller, statement: &[u8]) -> Result<(), Status> {
-        if statement.is_empty() {
-            return Ok(());
+    /// What was signed about a rollout's steps, if anything was: it goes with the orders that it is for.
+    async fn take_decisions(
+        &self,
+        caller: &Caller,
+        envelopes: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<(), Status> {
+        if envelopes.len() > STATEMENTS {
+            return Err(invalid(format!("more than {STATEMENTS} statements")));
         }
-        statements::put(&self.repository, caller, statement.to_vec(), self.clock.now()).await.map(drop)
+        for envelope in envelopes {
+            let now = self.clock.now();
+            statements::put(&self.repository, caller, envelope.as_ref().to_vec(), now).await?;
+        }
+        Ok(())
     }
 
     /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.

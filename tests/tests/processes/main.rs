@@ -8,6 +8,7 @@ mod balancers;
 mod cases;
 mod clones;
 mod crash_points;
+mod gates;
 mod interop;
 mod kill;
 mod kill_loops;

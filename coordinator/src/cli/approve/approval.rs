@@ -37,8 +37,11 @@ pub(super) fn check_role(root: &TrustRoot, environment: &Environment, key: Sha25
     if may.clone().any(|role| role.keys.contains(&key)) {
         return Ok(());
     }
-    let mut owners: Vec<&str> =
-        may.flat_map(|role| &role.keys).filter_map(|id| root.keys.get(id)).map(|key| key.owner.as_str()).collect();
+    let mut owners: Vec<&str> = may
+        .flat_map(|role| &role.keys)
+        .filter_map(|id| root.keys.get(id))
+        .map(|key| key.owner.as_str())
+        .collect();
     owners.sort_unstable();
     owners.dedup();
     let whose = root.keys.get(&key).map_or("nobody whom the trust root names", |key| key.owner.as_str());
@@ -89,7 +92,7 @@ pub(super) fn plan_document(plan: &v1::Plan, artifact: Sha256, config: &InForce)
     for server in &plan.servers {
         let planned = match server.state.as_str() {
             "no-op" => Planned::NoOp,
-            _ if !server.steps.is_empty() => Planned::Steps(steps(server).ok_or_else(|| odd("its steps"))?),
+            "planned" => Planned::Steps(steps(server).ok_or_else(|| odd("its steps"))?),
             _ => continue,
         };
         let name: ServerName = server.server.parse().map_err(|_| odd("a server's name"))?;

@@ -41,7 +41,13 @@ pub(crate) struct AttestArgs {
     #[arg(long = "type", value_name = "TYPE", default_value = TEST_RESULT, value_parser = predicate_type)]
     predicate_type: String,
     /// How the tests ended, for a test-result
-    #[arg(long, value_enum, ignore_case = true, required_unless_present = "predicate", conflicts_with = "predicate")]
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        required_unless_present = "predicate",
+        conflicts_with = "predicate"
+    )]
     result: Option<TestResult>,
     /// Where the tests' run can be seen, for a test-result
     #[arg(long, requires = "result")]
@@ -89,8 +95,11 @@ fn value(args: &AttestArgs) -> Result<Value> {
         return serde_json::from_slice(&bytes).at("read the predicate", &path);
     };
     if kind(&args.predicate_type) != TEST_RESULT {
-        return Err(Failure::usage(format!("--result is of a {TEST_RESULT}, not of {}", args.predicate_type))
-            .next("give its predicate: --predicate FILE.json"));
+        return Err(Failure::usage(format!(
+            "--result is of a {TEST_RESULT}, not of {}",
+            args.predicate_type
+        ))
+        .next("give its predicate: --predicate FILE.json"));
     }
     let result = match result {
         TestResult::Passed => "PASSED",
@@ -109,7 +118,9 @@ fn predicate_type(text: &str) -> Result<String, String> {
         return Ok(format!("{ATTESTATION}{TEST_RESULT}/v0.1"));
     }
     if text.starts_with("consign:") {
-        return Err("consign's own predicates have commands of their own: approve, artifact publish".to_owned());
+        return Err(
+            "consign's own predicates have commands of their own: approve, artifact publish".to_owned()
+        );
     }
     if !text.contains(':') || text.len() > 200 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("a predicate type is test-result, or a URI of at most 200 characters".to_owned());
@@ -123,10 +134,7 @@ mod tests {
 
     #[test]
     fn types_are_uris_or_short() {
-        assert_eq!(
-            predicate_type("test-result").unwrap(),
-            "https://in-toto.io/attestation/test-result/v0.1"
-        );
+        assert_eq!(predicate_type("test-result").unwrap(), "https://in-toto.io/attestation/test-result/v0.1");
         assert_eq!(predicate_type("https://example.com/scan").unwrap(), "https://example.com/scan");
         for bad in ["consign:approval/v1", "tests", "https://example.com/a b", ""] {
             assert!(predicate_type(bad).is_err(), "{bad}");

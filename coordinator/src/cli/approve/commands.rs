@@ -203,7 +203,8 @@ fn bound(
     if args.plan.is_none() && !args.with_plan {
         return Ok(None);
     }
-    let plan = plan.as_ref().map_err(|why| Failure::refused(format!("there is no plan to approve: {why}")))?;
+    let plan =
+        plan.as_ref().map_err(|why| Failure::refused(format!("there is no plan to approve: {why}")))?;
     if plan.artifact != papers.digest.to_string() {
         return Err(Failure::refused("the coordinator's plan is of another artifact"));
     }
@@ -233,7 +234,8 @@ fn will_count(
     now: UnixMs,
 ) -> Result<()> {
     let own = papers.evidence_with(envelope, root, environment);
-    let assessed = evidence::assess_all(&own, papers, root, environment, config, plan, now).map_err(refused)?;
+    let assessed =
+        evidence::assess_all(&own, papers, root, environment, config, plan, now).map_err(refused)?;
     let new = papers::statement_of(envelope);
     let counts = assessed.rules.iter().flat_map(|state| &state.counted).any(|vote| vote.statement == new);
     if counts {
@@ -255,7 +257,8 @@ fn confirm(question: &str, version: &Version) -> Result<()> {
     }
     // Typed, so that nobody approves by a habit of their fingers.
     let mut out = io::stderr().lock();
-    let asked = write!(out, "\n{}.\nType the version to sign it: ", escape_line(question)).and_then(|()| out.flush());
+    let asked =
+        write!(out, "\n{}.\nType the version to sign it: ", escape_line(question)).and_then(|()| out.flush());
     asked.doing(|| "failed to ask".into())?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).doing(|| "failed to read the answer".into())?;
@@ -299,7 +302,8 @@ fn approved_text(approved: &Approved, papers: &Papers, export: Option<&std::path
 }
 
 pub(super) fn kept_text(of: &str, kept: &Kept) -> String {
-    let place = if kept.environment.is_empty() { String::new() } else { format!(" for {}", kept.environment) };
+    let place =
+        if kept.environment.is_empty() { String::new() } else { format!(" for {}", kept.environment) };
     let what = kind(&kept.predicate);
     let mut text = match kept.novelty.as_str() {
         "known" => format!("{what} of {of}{place} was here already"),

@@ -56,11 +56,7 @@ pub(super) fn assemble(facts: Facts<'_>) -> Result<Evidence, Refusal> {
         bytes: papers.manifest.total_bytes(),
         published: Proof::proven(papers.publishers.clone()),
         published_ms: papers.published.0,
-        gate: assessed
-            .rules
-            .iter()
-            .map(|state| gate_line(state, papers, facts.environment))
-            .collect(),
+        gate: assessed.rules.iter().map(|state| gate_line(state, papers, facts.environment)).collect(),
         config: config_line(papers, facts.root, facts.environment, &config),
         running: running(papers, facts.servers, facts.others),
         statements: statements(papers, facts.root),

@@ -16,6 +16,9 @@ mod evidence;
 mod papers;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use attest::{AttestArgs, run as attest};
 pub(crate) use commands::{ApproveArgs, run};
 pub(crate) use evidence::{assess, gate_line, in_force};

@@ -26,7 +26,6 @@ use crate::cli::{
 pub(crate) struct Papers {
     pub(crate) digest: Sha256,
     pub(crate) manifest: Manifest,
-    pub(crate) bytes: Vec<u8>,
     /// As the coordinator sent them.
     pub(crate) statements: Vec<v1::Statement>,
     /// The newest publication that counts, and who signed it.
@@ -50,9 +49,7 @@ pub(crate) async fn fetch(
     let papers = get(client, root, request).await?;
     let Manifest { app: own_app, version: own_version, .. } = &papers.manifest;
     if (own_app, own_version) != (app, version) {
-        return Err(lie(&format!(
-            "what it gives for {app}@{version} is {own_app}@{own_version}"
-        )));
+        return Err(lie(&format!("what it gives for {app}@{version} is {own_app}@{own_version}")));
     }
     Ok(papers)
 }
@@ -62,7 +59,11 @@ pub(crate) async fn fetch_exactly(client: &Client, root: &TrustRoot, digest: Sha
     let request = v1::ShowArtifactRequest { digest: digest.to_string(), ..Default::default() };
     let papers = get(client, root, request).await?;
     if papers.digest != digest {
-        return Err(lie(&format!("what it gives for {} has the digest {}", digest.short(), papers.digest.short())));
+        return Err(lie(&format!(
+            "what it gives for {} has the digest {}",
+            digest.short(),
+            papers.digest.short()
+        )));
     }
     Ok(papers)
 }
@@ -86,8 +87,7 @@ async fn get(client: &Client, root: &TrustRoot, request: v1::ShowArtifactRequest
 async fn fetch_manifest(client: &Client, digest: Sha256) -> Result<Vec<u8>> {
     let most = ArtifactLimits::default().manifest_bytes;
     let request = v1::FetchRequest { what: Some(What::Manifest(digest.to_string())), offset: 0 };
-    let answer =
-        client.operators().fetch_artifact(request).await.map_err(|status| client.failure(status))?;
+    let answer = client.operators().fetch_artifact(request).await.map_err(|status| client.failure(status))?;
     let mut chunks = answer.into_inner();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.message().await.map_err(|status| client.failure(status))? {
@@ -117,9 +117,10 @@ pub(super) fn prove(
     let manifest = Manifest::parse(&bytes, &ArtifactLimits::default())
         .map_err(|error| lie(&format!("the manifest that it sent is none: {error}")))?;
     let name = format!("{}@{}", manifest.app, manifest.version);
-    let trust = root.apps.get(&manifest.app).ok_or_else(|| {
-        Failure::refused(format!("the trust root does not name the app {}", manifest.app))
-    })?;
+    let trust = root
+        .apps
+        .get(&manifest.app)
+        .ok_or_else(|| Failure::refused(format!("the trust root does not name the app {}", manifest.app)))?;
     // The environment matters for gates only; publications are the same everywhere.
     let all = envelopes(&statements);
     let read = read_all(&all, root, &manifest.app, None);
@@ -128,7 +129,7 @@ pub(super) fn prove(
     })?;
     let published = published.first().map(|newest| newest.ms).unwrap_or_default();
     let publishers = evidence::publishers(&read, digest).into_iter().map(ToString::to_string).collect();
-    Ok(Papers { digest, manifest, bytes, statements, published, publishers })
+    Ok(Papers { digest, manifest, statements, published, publishers })
 }
 
 impl Papers {

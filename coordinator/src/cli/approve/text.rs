@@ -31,7 +31,10 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
     let size = size(evidence.bytes);
     page.line(&evidence.published, &format!("{} entries, {size}", evidence.entries));
     let published = UnixMs(evidence.published_ms);
-    page.line(&evidence.published, &format!("published by {} at {published}", listed(&evidence.published.by)));
+    page.line(
+        &evidence.published,
+        &format!("published by {} at {published}", listed(&evidence.published.by)),
+    );
 
     page.section("what the gate asks for");
     gate(&mut page, &evidence.gate);
@@ -89,7 +92,8 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
         None => page.line(&Proof::told(), &evidence.plan_missing),
     }
     page.text.push_str(
-        "\nproven: signed by the people named, checked here with your own trust root\n\
+        "\nproven: signed by the people named, or follows from what is; checked here with\n\
+         \x20       your own trust root\n\
          told:   the coordinator says so\n",
     );
     page.text
@@ -101,7 +105,8 @@ fn planned(page: &mut Page, plan: &Plan) {
     for (what, names) in groups(plan) {
         let names: Vec<String> = names.into_iter().map(ToOwned::to_owned).collect();
         let state = match (what.state.as_str(), what.code.as_str()) {
-            ("planned", _) => String::new(),
+            ("planned", "") => String::new(),
+            ("planned", code) => format!(" not yet: {code}: {}", what.because),
             (state, "") => format!(" {state}: {}", what.because),
             (state, code) => format!(" {state}: {code}: {}", what.because),
         };
@@ -121,7 +126,9 @@ fn gate(page: &mut Page, lines: &[GateLine]) {
         page.line(&Proof::proven(Vec::new()), "nothing but the publisher's signature");
     }
     for line in lines {
-        page.line(&Proof::proven(line.by.clone()), &rule(line));
+        // That something is missing the coordinator says: it may keep a signature back.
+        let proof = if line.missing == 0 { Proof::proven(line.by.clone()) } else { Proof::told() };
+        page.line(&proof, &rule(line));
         for why in &line.uncounted {
             page.line(&Proof::proven(Vec::new()), &format!("  does not count: {why}"));
         }
@@ -131,7 +138,8 @@ fn gate(page: &mut Page, lines: &[GateLine]) {
 /// One rule and how far it is met.
 pub(crate) fn rule(line: &GateLine) -> String {
     let only = if line.part == "rearm" { "after a failure: " } else { "" };
-    let condition = if line.condition.is_empty() { String::new() } else { format!(" where {}", line.condition) };
+    let condition =
+        if line.condition.is_empty() { String::new() } else { format!(" where {}", line.condition) };
     let asked = format!("{only}{} by {} of {}{condition}", kind(&line.predicate), line.needed, line.role);
     match (line.missing, line.by.as_slice()) {
         (0, by) => format!("{asked}: {}", listed(by)),
@@ -154,14 +162,19 @@ fn running(page: &mut Page, line: &RunningLine, files: Files) {
         page.line(&Proof::told(), &format!("  cannot be compared: {}", line.unknown));
         return;
     }
-    let proof = if line.digest.is_empty() { Proof::proven(Vec::new()) } else { line.artifact.clone() };
-    file_changes(page, &proof, &line.files, files);
-    step_changes(page, &proof, &line.steps);
+    if line.digest.is_empty() {
+        let (files, steps) = (line.files.added.len(), line.steps.len());
+        page.line(&Proof::proven(Vec::new()), &format!("  all of it is new: {files} files, {steps} steps"));
+        return;
+    }
+    file_changes(page, &line.artifact, &line.files, files);
+    step_changes(page, &line.artifact, &line.steps);
 }
 
 fn file_changes(page: &mut Page, proof: &Proof, changes: &FileChanges, files: Files) {
     let FileChanges { added, removed, changed } = changes;
-    let counts = format!("  files: {} added, {} changed, {} removed", added.len(), changed.len(), removed.len());
+    let counts =
+        format!("  files: {} added, {} changed, {} removed", added.len(), changed.len(), removed.len());
     page.line(proof, &counts);
     for (sign, paths) in [("+", added), ("~", changed), ("-", removed)] {
         let most = match files {

@@ -14,7 +14,7 @@ use crate::cli::{
     approve,
     client::{Client, unary},
     failure::{Exit, Failure, Result},
-    output::{GateLine, Plan},
+    output::{GateLine, Plan, PlannedServer},
     print::Printer,
     profile::Home,
     text::artifact_name,
@@ -59,9 +59,8 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let environment = &args.environment;
     let (_, root) = trust::newest(home, client).await?;
     let papers = approve::fetch(client, &root, (app, version), args.platform.as_ref()).await?;
-    let refused = |refusal: consign_common::trust::Refusal| {
-        Failure::refused(format!("{}: {refusal}", refusal.code()))
-    };
+    let refused =
+        |refusal: consign_common::trust::Refusal| Failure::refused(format!("{}: {refusal}", refusal.code()));
     let config = approve::in_force(&papers, &root, environment).map_err(refused)?;
     let assessed =
         approve::assess(&papers, &root, environment, &config, None, SystemClock.now()).map_err(refused)?;
@@ -79,13 +78,15 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let gate: Vec<GateLine> =
         assessed.rules.iter().map(|state| approve::gate_line(state, &papers, environment)).collect();
     let unmet = gate.iter().any(|line| line.part == "require" && line.missing > 0);
-    let takes = |state: &str| matches!(state, "planned" | "no-op" | "allowed");
+    let takes = |server: &PlannedServer| {
+        server.code.is_empty() && matches!(server.state.as_str(), "planned" | "no-op" | "not-connected")
+    };
     let checked = Checked {
         app: app.to_string(),
         version: version.to_string(),
         environment: environment.to_string(),
         digest: papers.digest.to_string(),
-        allowed: !unmet && plan.servers.iter().all(|server| takes(&server.state)),
+        allowed: !unmet && plan.servers.iter().all(takes),
         gate,
         plan,
     };
@@ -113,7 +114,8 @@ fn text(checked: &Checked) -> String {
     text.push_str("\nservers:\n");
     for (what, names) in groups(&checked.plan) {
         let says = match (what.state.as_str(), what.code.as_str()) {
-            ("planned", _) => "would take it".to_owned(),
+            ("planned", "") => "would take it".to_owned(),
+            ("planned", code) => format!("would not take it yet: {code}: {}", what.because),
             ("no-op", _) => "run it already".to_owned(),
             ("refused", code) => format!("would refuse it: {code}: {}", what.because),
             (state, "") => format!("{state}: {}", what.because),

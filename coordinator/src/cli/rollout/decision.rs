@@ -35,28 +35,62 @@ pub(super) struct Verdict {
     pub(super) reason: String,
 }
 
-/// The signature that the rollout's environment asks for; none where the publisher is enough.
+/// The signatures that the rollout's environment asks for, one for each artifact that would run otherwise; none where the
+/// publisher is enough.
 pub(super) async fn signed(
     client: &Client,
     home: &Home,
     key: &KeyArgs,
     rollout: &str,
     verdict: Verdict,
-) -> Result<Vec<u8>> {
+) -> Result<Vec<Vec<u8>>> {
     let request = unary(v1::ShowRolloutRequest { rollout: rollout.to_owned() });
     let answer = client.operators().show_rollout(request).await.map_err(|status| client.failure(status))?;
     let rollout = answer.into_inner();
-    let odd = |what: &str| Failure::new(format!("the coordinator's answer has no {what}"));
-    let about = About {
-        rollout: rollout.id.parse().map_err(|_| odd("rollout id"))?,
-        environment: rollout.environment.parse().map_err(|_| odd("environment"))?,
-        artifact: rollout.digest.parse().map_err(|_| odd("digest"))?,
-        name: format!("{}@{}", rollout.app, rollout.version),
+    let environment: Environment = rollout.environment.parse().map_err(|_| odd("environment"))?;
+    let Some((key, _)) = key_for(client, home, key, &environment).await? else { return Ok(Vec::new()) };
+    let id: Id = rollout.id.parse().map_err(|_| odd("rollout id"))?;
+    let artifacts = match rollout.kind.as_str() {
+        "return" => restored(client, &rollout, verdict.server.as_ref()).await?,
+        _ => vec![rollout.digest.parse().map_err(|_| odd("digest"))?],
     };
-    let Some((key, _)) = key_for(client, home, key, &about.environment).await? else {
-        return Ok(Vec::new());
+    let sign = |artifact| {
+        let about = About {
+            rollout: id.clone(),
+            environment: environment.clone(),
+            artifact,
+            name: format!("{} in rollout {}", rollout.app, id.short()),
+        };
+        key.sign(&statement(about, verdict.clone()))
     };
-    key.sign(&statement(about, verdict))
+    artifacts.into_iter().map(sign).collect()
+}
+
+/// What servers go back to: on a return that is what runs.
+async fn restored(
+    client: &Client,
+    rollout: &v1::Rollout,
+    server: Option<&ServerName>,
+) -> Result<Vec<Sha256>> {
+    let request = unary(v1::ListServersRequest { environment: rollout.environment.clone(), ..Default::default() });
+    let answer = client.operators().list_servers(request).await.map_err(|status| client.failure(status))?;
+    let concerned = |state: &v1::Server| server.is_none_or(|server| server.as_str() == state.name);
+    let mut artifacts: Vec<Sha256> = answer
+        .into_inner()
+        .servers
+        .iter()
+        .filter(|state| concerned(state))
+        .flat_map(|state| &state.apps)
+        .filter(|app| app.app == rollout.app)
+        .filter_map(|app| app.before.parse().ok())
+        .collect();
+    artifacts.sort_unstable();
+    artifacts.dedup();
+    Ok(artifacts)
+}
+
+fn odd(what: &str) -> Failure {
+    Failure::new(format!("the coordinator's answer has no {what}"))
 }
 
 /// The key to sign with, where decisions must be signed. Without a home of one's own (the coordinator's socket) there is

@@ -138,12 +138,7 @@ enum WhileBusy {
     Refuse,
 }
 
-pub(super) async fn start(
-    args: StartArgs,
-    home: &Home,
-    client: &Client,
-    printer: &Printer,
-) -> Result<Exit> {
+pub(super) async fn start(args: StartArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
     let (id, statements) = left_out(&args, home, client).await?;
     let (app, version) = args.artifact;
     let now = jiff::ZonedDateTime::now();

@@ -164,7 +164,7 @@ pub(super) async fn abort(args: AbortArgs, client: &Client, printer: &Printer) -
 
 pub(super) async fn skip(args: SkipArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
     let rollout = resolve(client, &args.rollout).await?;
-    let statement = match &args.step {
+    let statements = match &args.step {
         Some(step) => {
             let verdict = Verdict {
                 server: args.server.clone(),
@@ -182,7 +182,7 @@ pub(super) async fn skip(args: SkipArgs, home: &Home, client: &Client, printer: 
         reason: args.reason,
         server: args.server.map(String::from).unwrap_or_default(),
         step: args.step.map(String::from).unwrap_or_default(),
-        statement: statement.into(),
+        statements: statements.into_iter().map(Into::into).collect(),
     });
     answered(client.operators().skip_in_rollout(request).await, client, printer)
 }
@@ -200,14 +200,14 @@ pub(super) async fn decide(
         action: args.action.decision(),
         reason: args.reason.clone(),
     };
-    let statement = decision::signed(client, home, &args.key, &rollout, verdict).await?;
+    let statements = decision::signed(client, home, &args.key, &rollout, verdict).await?;
     let request = unary(v1::DecideStepRequest {
         rollout,
         reason: args.reason,
         server: args.server.into(),
         step: args.step.into(),
         action: args.action.as_str().to_owned(),
-        statement: statement.into(),
+        statements: statements.into_iter().map(Into::into).collect(),
     });
     answered(client.operators().decide_step(request).await, client, printer)
 }
