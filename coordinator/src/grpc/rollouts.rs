@@ -81,19 +81,11 @@ impl Rollouts for RolloutService {
     }
 
     async fn plan(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
-        let request = PreviewRequest {
-            app: request.app.parse().map_err(invalid)?,
-            version: request.version.parse().map_err(invalid)?,
-            environment: request.environment.parse().map_err(invalid)?,
-            selector: request.selector.parse().map_err(invalid)?,
-            again: again(request.force),
-            skip: steps(&request.skip_steps)?,
-        };
-        Ok(rollout_view::plan(&self.controller.preview(request).await?))
+        Ok(rollout_view::plan(&self.controller.preview(asked(request)?).await?))
     }
 
     async fn check(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
-        self.plan(request).await
+        Ok(rollout_view::checked(&self.controller.check(asked(request)?).await?))
     }
 
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
@@ -259,6 +251,17 @@ impl RolloutService {
         let by = caller.identity.to_string();
         Ok(rollout(&self.controller.press(given, verb, &reason(why)?, &by).await?))
     }
+}
+
+fn asked(request: v1::PlanRolloutRequest) -> Result<PreviewRequest, Status> {
+    Ok(PreviewRequest {
+        app: request.app.parse().map_err(invalid)?,
+        version: request.version.parse().map_err(invalid)?,
+        environment: request.environment.parse().map_err(invalid)?,
+        selector: request.selector.parse().map_err(invalid)?,
+        again: again(request.force),
+        skip: steps(&request.skip_steps)?,
+    })
 }
 
 /// What the settings say of it; the rest depends on the servers and the plan.

@@ -12,7 +12,8 @@ use consign_common::{
     plan::{Kind, Plan},
     time::UnixMs,
     trust::{
-        Allowance, ORDER_FORMAT, Order, OrderKind, OrderingNumber, Privilege, Refusal, ServersWord, TrustRoot,
+        Allowance, ORDER_FORMAT, Order, OrderKind, OrderingNumber, Privilege, Refusal, ServersWord,
+        TrustRoot,
         authorize::{Documents, Host, Installed, Memory, preview},
     },
 };
@@ -40,7 +41,7 @@ impl Controller {
         let root = self.trust_roots.newest();
         let rollout = fresh_id()?;
         let manifest = self.repository.manifest(preview.artifact).await?;
-        let statements = self.evidence(&app, &environment, preview.artifact, Some(&rollout)).await?;
+        let statements = self.evidence(&environment, preview.artifact, &rollout).await?;
         let mut absent = BTreeMap::new();
         for server in self.registry.list().await? {
             match preview.servers.get(&server.name) {

@@ -238,14 +238,14 @@ impl Controller {
                 return;
             }
         }
-        let statements = match self.statements_with(&order).await {
-            Ok(statements) => statements,
+        let papers = match self.papers(&order).await {
+            Ok(papers) => papers,
             Err(error) => {
-                tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
+                tracing::error!(order = %order.id, %error, "what goes with an order cannot be read");
                 return;
             }
         };
-        match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
+        match self.sessions.send(&order.server, ToAgent::Order(papers)) {
             Sent::Queued => {}
             Sent::NotConnected => {
                 tracing::info!(order = %order.id, server = %order.server, "kept until it connects")

@@ -5,7 +5,7 @@
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `verbs`, `show`, `follow` | what operators ask for |
 //! | `left` | what a rollback leaves |
-//! | `preview` | what servers would do, before anything is touched |
+//! | `preview`, `absent` | what servers would do, before anything is touched; what we say for those that are away |
 //! | `timeline` | when what happened on which server |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | what agents say |
@@ -19,6 +19,7 @@
 //! | `feed` | wakes followers |
 //! | `rows`, `store`, `retention` | what is kept, and for how long |
 
+mod absent;
 mod admission;
 mod after;
 mod behind;
@@ -47,6 +48,7 @@ mod timeline;
 mod verbs;
 pub mod view;
 
+pub use absent::{Checked, all_that_is_asked};
 pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
 pub use feed::Feed;

@@ -1,48 +1,50 @@
-//! The statements that go with an order: they are chosen when it is sent, so that what was signed since goes along.
+//! What goes beside an order: statements, and the plan document that its rollout is held to.
 
 use consign_common::{
+    digest::Sha256,
     name::{Environment, Id},
-    trust::{Order, OrderKind},
+    trust::{Order, OrderKind, PlanDocument},
 };
 
-use super::{
-    controller::{Controller, ControllerError},
-    rows::OrderRow,
-    store,
-};
+use super::{admission::NotStarted, controller::Controller, rows::OrderRow, store};
 use crate::{
-    repository::{Kept, Purpose, relevant},
-    store::StoreError,
+    fleet::Papers,
+    repository::{Purpose, relevant},
 };
 
 impl Controller {
-    pub(super) async fn statements_with(&self, row: &OrderRow) -> Result<Vec<Vec<u8>>, ControllerError> {
-        let order = Order::parse(&row.document).map_err(StoreError::corrupt)?;
-        let decides = match &order.order {
-            OrderKind::Decide { .. } => true,
-            OrderKind::Deploy { skip, .. } | OrderKind::Return { skip, .. } => !skip.is_empty(),
-            OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Once { .. } => false,
+    /// The order with what goes beside it, as it is when it is sent: what was signed since it was made counts, too.
+    pub(super) async fn papers(&self, order: &OrderRow) -> Result<Papers, NotStarted> {
+        let mut papers = Papers { document: order.document.clone(), ..Papers::default() };
+        let Some(manifest) = order.manifest else { return Ok(papers) };
+        let parsed = Order::parse(&order.document)?;
+        papers.statements = self.evidence(&parsed.environment, manifest, &parsed.rollout).await?;
+        let document = match &parsed.order {
+            OrderKind::Deploy { .. } => store::plan_document_of(self.store.read(), &order.deployment).await?,
+            OrderKind::Return { .. }
+            | OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => None,
         };
-        // Decisions are about the rollout's artifact, which on a return is the one that is left.
-        let about = match (decides, store::rollout(self.store.read(), &order.rollout).await?) {
-            (true, Some(rollout)) => Some(rollout.digest),
-            (true, None) | (false, _) => None,
+        // A server that came later has no part in it.
+        let has_it = |bytes: &Vec<u8>| {
+            PlanDocument::parse(bytes).is_ok_and(|document| document.servers.contains_key(&order.server))
         };
-        let mut kept = Vec::new();
-        if let Some(manifest) = row.manifest {
-            kept = self.repository.kept(manifest).await?;
-        }
-        if let Some(about) = about.filter(|about| Some(*about) != row.manifest) {
-            let others = self.repository.kept(about).await?;
-            kept.extend(others.into_iter().filter(|kept| kept.is_about(&order.rollout)));
-        }
-        Ok(self.choose(&kept, &order.environment, &order.rollout))
+        papers.plan = document.filter(has_it).unwrap_or_default();
+        Ok(papers)
     }
 
-    /// Of what is kept about an artifact, what an order may carry and a server may count.
-    pub(super) fn choose(&self, kept: &[Kept], environment: &Environment, rollout: &Id) -> Vec<Vec<u8>> {
-        let root = self.trust_roots.newest();
-        let chosen = relevant(kept, &root, Purpose { environment, rollout });
-        chosen.into_iter().map(|kept| kept.envelope.clone()).collect()
+    /// Of all that is signed of an artifact what may count in an environment, and for this rollout: as much as goes with
+    /// one order.
+    pub(super) async fn evidence(
+        &self,
+        environment: &Environment,
+        manifest: Sha256,
+        rollout: &Id,
+    ) -> Result<Vec<Vec<u8>>, NotStarted> {
+        let kept = self.repository.kept(manifest).await?;
+        let chosen = relevant(&kept, &self.trust_roots.newest(), Purpose { environment, rollout });
+        Ok(chosen.into_iter().map(|kept| kept.envelope.clone()).collect())
     }
 }

@@ -152,13 +152,30 @@ impl Controller {
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, digest)?;
-        let plan = admission::read_plan(&self.repository.manifest(digest).await?)?;
+        let (pinned, document) = match request.pinned {
+            Some(plan) => {
+                let pinned = self.pin(plan, &app, &environment, digest, &chosen).await?;
+                let document = store::plan_document(self.store.read(), plan).await?;
+                (Some(pinned), document)
+            }
+            None => (None, None),
+        };
+        let id = match request.id {
+            None => fresh_id()?,
+            Some(id) if store::rollout(self.store.read(), &id).await?.is_some() => {
+                return Err(NotStarted::IdTaken { id });
+            }
+            Some(id) => id,
+        };
+        let bytes = self.repository.manifest(digest).await?;
+        let statements = self.evidence(&environment, digest, &id).await?;
+        let reviewed = admission::review(&root, &environment, &bytes, &statements, document.as_deref(), now)?;
+        let plan = reviewed.plan;
         admission::check_skips(&plan, &request.skip)?;
         strategy.confirm_ms = admission::confirm(&plan, request.confirm_ms)?;
-        let pinned = match request.pinned {
-            Some(plan) => Some(self.pin(plan, &app, &environment, digest, &chosen).await?),
-            None => None,
-        };
+        if let Some(refusal) = reviewed.assessed.refusal(&environment) {
+            return Err(refusal.into());
+        }
         let enabled = chosen.iter().filter(|server| server.kept_out().is_none()).count();
         let enabled = u32::try_from(enabled).unwrap_or(u32::MAX);
         strategy.min_healthy = request.min_healthy.map_or(0, |target| target.of(enabled));
@@ -179,13 +196,6 @@ impl Controller {
             not_before: request.not_before,
         })?;
         state.skips = request.skip.into_iter().map(|step| Skip { step, server: None }).collect();
-        let id = match request.id {
-            None => fresh_id()?,
-            Some(id) if store::rollout(self.store.read(), &id).await?.is_some() => {
-                return Err(NotStarted::IdTaken { id });
-            }
-            Some(id) => id,
-        };
         let row = RolloutRow {
             id,
             app,

@@ -72,7 +72,8 @@ async fn restored(
     rollout: &v1::Rollout,
     server: Option<&ServerName>,
 ) -> Result<Vec<Sha256>> {
-    let request = unary(v1::ListServersRequest { environment: rollout.environment.clone(), ..Default::default() });
+    let request =
+        unary(v1::ListServersRequest { environment: rollout.environment.clone(), ..Default::default() });
     let answer = client.operators().list_servers(request).await.map_err(|status| client.failure(status))?;
     let concerned = |state: &v1::Server| server.is_none_or(|server| server.as_str() == state.name);
     let mut artifacts: Vec<Sha256> = answer
