@@ -20,7 +20,7 @@ use super::{
     profile::Home,
     status::behind_text,
     text::{ago, pairs, parse_span, short, span, table},
-    trust,
+    trust::{self, Validity},
 };
 
 #[derive(Debug, Subcommand)]
@@ -147,7 +147,12 @@ pub(super) fn removed(printer: &Printer, name: &str) -> Result<()> {
 async fn list(client: &Client, request: v1::ListServersRequest) -> Result<Vec<Server>> {
     let answer =
         client.operators().list_servers(unary(request)).await.map_err(|status| client.failure(status))?;
-    Ok(answer.into_inner().servers.into_iter().map(Server::from).collect())
+    let answer = answer.into_inner();
+    // An older coordinator does not say.
+    let expires = Some(UnixMs(answer.trust_root_expires_ms)).filter(|at| at.0 > 0);
+    let validity = expires.map_or("", |at| Validity::of(at, SystemClock.now()).as_str());
+    let told = |server| Server { trust_root: validity.to_owned(), ..Server::from(server) };
+    Ok(answer.servers.into_iter().map(told).collect())
 }
 
 async fn set(
@@ -267,7 +272,14 @@ fn state(server: &Server) -> String {
     if !server.trust_root_error.is_empty() {
         words.push("trust root refused".into());
     }
+    if is_expired(server) {
+        words.push("trust root EXPIRED".into());
+    }
     words.join(", ")
+}
+
+fn is_expired(server: &Server) -> bool {
+    server.trust_root == Validity::Expired.as_str()
 }
 
 fn offset(ms: i64) -> String {
@@ -362,7 +374,10 @@ fn show_text(server: &Server, now: UnixMs) -> String {
         let privilege = if server.root { "" } else { ", without root" };
         row("agent", format!("{} on {} {}{privilege}", server.agent_version, server.os, server.arch));
         row("clock", offset(server.clock_offset_ms));
-        row("trust root", format!("version {}", server.trust_root_version));
+        let ended =
+            if is_expired(server) { format!(", {}", Validity::Expired.words()) } else { String::new() };
+        row("trust root", format!("version {}{ended}", server.trust_root_version));
+        row("reads", server.document_types.join(" "));
     }
     row("refused", server.trust_root_error.clone());
     for app in &server.apps {
@@ -407,6 +422,8 @@ mod tests {
             }],
             trust_root_version: 2,
             trust_root_error: String::new(),
+            trust_root: "valid".into(),
+            document_types: vec!["consign-order-v1".into(), "application/vnd.in-toto+json".into()],
             identity: "consign://agent/0123".into(),
             certificate_expires_ms: 1_707_000_000_000,
             root: true,
@@ -449,6 +466,15 @@ mod tests {
             seen_ms: 1_700_000_000_000,
         }];
         insta::assert_snapshot!(show_text(&ahead, NOW));
+    }
+
+    #[test]
+    fn an_expired_trust_root_is_said_of_every_server() {
+        let mut server = server("web-1");
+        server.trust_root = "expired".into();
+        let text = list_text(std::slice::from_ref(&server), NOW) + &show_text(&server, NOW);
+        assert_eq!(text.matches("trust root EXPIRED").count(), 2, "{text}");
+        assert!(text.contains("new deployments are refused (trust-root-expired)"), "{text}");
     }
 
     #[test]

@@ -212,7 +212,8 @@ impl Operators for OperatorService {
         };
         let behind = self.rollouts.behind().await?;
         let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
-        Ok(Response::new(v1::ListServersResponse { servers }))
+        let trust_root_expires_ms = self.trust_roots.newest().expires.0;
+        Ok(Response::new(v1::ListServersResponse { servers, trust_root_expires_ms }))
     }
 
     async fn set_server(&self, request: Request<v1::SetServerRequest>) -> Answer<v1::Server> {
