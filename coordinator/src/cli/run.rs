@@ -86,7 +86,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 /// Whether it is about what the coordinator has, and does not itself begin with the trust root's validity.
 fn talks(command: &Command) -> bool {
     match command {
-        Command::Rollout(_) | Command::Env(_) | Command::Server(_) => true,
+        Command::Rollout(_)
+        | Command::Approve(_)
+        | Command::Attest(_)
+        | Command::Env(_)
+        | Command::Server(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),
         Command::Trust(command) => command.talks(),
