@@ -80,7 +80,7 @@ pub(crate) struct ApproveArgs {
     #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
     /// Hand over an approval that was signed elsewhere, and show nothing
-    #[arg(long, value_name = "FILE", exclusive = true)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["artifact", "environment", "export"])]
     from: Option<PathBuf>,
 }
 
