@@ -36,6 +36,7 @@ use crate::{
     logs,
     manager::{Manager, ManagerError},
     ports::{Inbound, Ledger as _, NO_COORDINATOR, Outbound},
+    receipts,
     session::{
         Host,
         dial::Dialer,
@@ -83,6 +84,8 @@ pub enum DaemonError {
     #[error("the trust root cannot be used: {0}")]
     Roots(#[from] RootsError),
     #[error(transparent)]
+    ReceiptKey(#[from] receipts::key::ReceiptKeyError),
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
@@ -109,6 +112,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
     let roots = Arc::new(TrustRoots::open(&state.paths.trust_roots(), &config.agent.trust_root)?);
     let journal = Journal::open(state.paths.root()).await?;
     let socket = status::listen(&state.paths.status_socket()).map_err(system("listen on status.sock"))?;
+    let receipt_key = receipts::key::read_or_make(&state.paths.receipt_key())?;
     let boot_id = boot_id().map_err(system("read this boot's id"))?;
     let privilege = privilege();
     announce(&config, &privilege);
@@ -142,16 +146,31 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
     });
     let renewal =
         Renewal { dialer: dialer.clone(), roots: roots.clone(), path: state.paths.identity(), identity };
+    let receipts = receipts::Maker {
+        journal: journal.clone(),
+        key: receipt_key,
+        word: config.word.clone(),
+        boot_id: boot_id.clone(),
+        deployments: state.paths.deployments(),
+        made: Arc::default(),
+    };
     let session = Session {
         dialer,
         identity: newest,
         roots,
-        host: Host { word: config.word, privilege, boot_id, process: process_id()? },
+        host: Host {
+            word: config.word,
+            privilege,
+            boot_id,
+            process: process_id()?,
+            receipt_key: receipts.key.public(),
+        },
         ledger: ledger.clone(),
         inbound,
         outbound,
         board: board.clone(),
         logs_changed: Arc::new(Notify::new()),
+        receipts_made: receipts.made.clone(),
     };
     tell_systemd(&[NotifyState::Ready]);
     // One task for all: a watchdog that is fed has seen every part of the loop turn.
@@ -164,6 +183,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         () = session.run() => Err(DaemonError::Ended("the session")),
         () = renewal.run() => Err(DaemonError::Ended("renewal")),
         () = answer_status(socket, &board, &ledger) => Err(DaemonError::Ended("the status socket")),
+        () = receipts.run() => Err(DaemonError::Ended("receipts")),
         () = prune_logs(&state.paths, &ledger) => Err(DaemonError::Ended("pruning")),
         () = feed_watchdog() => Err(DaemonError::Ended("the watchdog")),
     };
@@ -298,6 +318,7 @@ async fn live(since: UnixMs, board: &Board, ledger: &DiskLedger) -> Live {
         coordinator: board.link(),
         apps: ledger.apps(NO_COORDINATOR).await.into_iter().map(AppView::from).collect(),
         deployments: ledger.deployments().await,
+        audit: ledger.audit().await,
     }
 }
 

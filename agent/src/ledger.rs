@@ -3,15 +3,20 @@
 use std::path::{Component, Path, PathBuf};
 
 use consign_common::{
+    audit::Head,
     deployment::{Attempt, Event},
     name::Id,
+    time::{Clock as _, SystemClock},
 };
 
 use crate::{
     journal::{Journal, JournalError, Waits},
-    ports::{AppReport, JournalMark, Ledger, Lost, PendingLog, Rewound},
-    status::DeploymentView,
+    ports::{AppReport, Heard, JournalMark, Ledger, Lost, PendingLog, Rewound},
+    status::{AuditView, DeploymentView},
 };
+
+/// Receipts that are sent at once.
+const RECEIPTS: u32 = 50;
 
 /// A journal that cannot be read is told in the log and answers with nothing: the session stays open, so that the
 /// coordinator sees the server.
@@ -43,6 +48,11 @@ impl DiskLedger {
             });
         }
         views
+    }
+
+    /// What is remembered of coordinators' audit logs.
+    pub async fn audit(&self) -> Vec<AuditView> {
+        answer(self.journal.audit_heads().await).into_iter().map(AuditView::from).collect()
     }
 
     async fn with_current(&self, mut report: AppReport) -> AppReport {
@@ -89,6 +99,27 @@ impl Ledger for DiskLedger {
             Err(error) if error.is_full() => {}
             recorded => answer(recorded),
         }
+    }
+
+    async fn audit_head(&self, coordinator: &str) -> Option<Head> {
+        answer(self.journal.audit_head(coordinator).await).map(|remembered| remembered.head)
+    }
+
+    async fn hear_audit_head(&self, coordinator: &str, told: Head) -> Heard {
+        let heard = self.journal.hear_audit_head(coordinator, told, SystemClock.now()).await;
+        heard.unwrap_or_else(|error| {
+            // Unrecorded it is heard again.
+            tracing::debug!(%error, "the end of the audit log is not remembered");
+            Heard::GoesOn
+        })
+    }
+
+    async fn pending_receipts(&self) -> Vec<Vec<u8>> {
+        answer(self.journal.pending_receipts(RECEIPTS).await)
+    }
+
+    async fn receipt_acknowledged(&self, deployment: &Id) {
+        answer(self.journal.receipt_acknowledged(deployment).await);
     }
 }
 

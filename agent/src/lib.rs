@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod logs;
 pub mod manager;
 pub mod ports;
+pub mod receipts;
 pub mod session;
 pub mod stage;
 pub mod state;

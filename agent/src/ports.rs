@@ -4,6 +4,7 @@
 use std::{fmt, path::PathBuf};
 
 use consign_common::{
+    audit::Head,
     deployment::{Attempt, Event},
     digest::Sha256,
     name::{App, Environment, Id},
@@ -141,6 +142,26 @@ pub struct PendingLog {
     pub length: Option<u64>,
 }
 
+/// What is remembered of a coordinator's audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Of the newest entry that it told of.
+    pub head: Head,
+    /// When it told last of an end that does not go with that, and of which.
+    pub disputed: Option<(UnixMs, Head)>,
+}
+
+/// What the coordinator's word about the end of its audit log came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    GoesOn,
+    /// What was known is not there any more; `again`: it said so before.
+    Rewritten {
+        known: Head,
+        again: bool,
+    },
+}
+
 /// For who asks locally: terms are a coordinator's, and none is told.
 pub const NO_COORDINATOR: &str = "";
 
@@ -170,6 +191,17 @@ pub trait Ledger: Send + Sync + fmt::Debug {
         attempt: Attempt,
         offset: u64,
     ) -> impl Future<Output = ()> + Send;
+
+    /// The newest entry of this coordinator's audit log that was heard of.
+    fn audit_head(&self, coordinator: &str) -> impl Future<Output = Option<Head>> + Send;
+
+    /// The coordinator says where its audit log ends.
+    fn hear_audit_head(&self, coordinator: &str, told: Head) -> impl Future<Output = Heard> + Send;
+
+    /// Receipts that the coordinator does not have yet, oldest first.
+    fn pending_receipts(&self) -> impl Future<Output = Vec<Vec<u8>>> + Send;
+
+    fn receipt_acknowledged(&self, deployment: &Id) -> impl Future<Output = ()> + Send;
 }
 
 /// Brings documents and packs from the coordinator, on a connection of its own.

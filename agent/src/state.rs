@@ -44,6 +44,10 @@ impl StatePaths {
         self.root.join("deployments")
     }
 
+    pub fn receipt_key(&self) -> PathBuf {
+        self.root.join("receipt.key")
+    }
+
     pub fn status_socket(&self) -> PathBuf {
         self.root.join("status.sock")
     }

@@ -14,7 +14,10 @@ use std::{
 use consign_common::{digest::Sha256, time::UnixMs};
 use serde::{Deserialize, Serialize};
 
-use crate::{journal::Waits, ports::AppReport};
+use crate::{
+    journal::Waits,
+    ports::{AppReport, Remembered},
+};
 
 const STATUS_BYTES: u64 = 1 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,6 +32,27 @@ pub struct Live {
     pub coordinator: Link,
     pub apps: Vec<AppView>,
     pub deployments: Vec<DeploymentView>,
+    pub audit: Vec<AuditView>,
+}
+
+/// What is remembered of a coordinator's audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditView {
+    pub coordinator: String,
+    /// The newest entry that it told of.
+    pub sequence: u64,
+    pub hash: Sha256,
+    /// It told of an end of its log that does not go with that one.
+    pub rewritten: Option<Rewritten>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rewritten {
+    pub at: UnixMs,
+    pub sequence: u64,
+    pub hash: Sha256,
 }
 
 /// A deployment that has begun and not ended.
@@ -84,6 +108,13 @@ impl Board {
 
     pub fn link(&self) -> Link {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl From<(String, Remembered)> for AuditView {
+    fn from((coordinator, Remembered { head, disputed }): (String, Remembered)) -> Self {
+        let rewritten = disputed.map(|(at, told)| Rewritten { at, sequence: told.sequence, hash: told.hash });
+        Self { coordinator, sequence: head.sequence, hash: head.hash, rewritten }
     }
 }
 
@@ -157,6 +188,12 @@ mod tests {
                 id: "d".into(),
                 app: "shop".into(),
                 waits: Some(Waits::Once { step: "migrate".into() }),
+            }],
+            audit: vec![AuditView {
+                coordinator: "c".into(),
+                sequence: 3,
+                hash: Sha256::of(b"three"),
+                rewritten: Some(Rewritten { at: UnixMs(3), sequence: 2, hash: Sha256::of(b"two") }),
             }],
         };
         let listener = listen(&path).unwrap();

@@ -12,6 +12,7 @@
 //! | [`config`] | the values that a plan's parameters have in an environment |
 //! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
+//! | [`audit`] | the coordinator's log of who did what, in a chain of hashes |
 //! | [`terminal`] | foreign bytes, made safe to show |
 //! | [`tls`] | who may talk: certificates, pins, rustls configurations |
 //! | [`durable`] | files that survive a crash |
@@ -19,6 +20,7 @@
 //! | [`wire`] | what both ends of the wire hold to beside the messages |
 
 pub mod artifact;
+pub mod audit;
 pub mod config;
 pub mod crash;
 pub mod deployment;

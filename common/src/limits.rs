@@ -82,3 +82,7 @@ pub const FUTURE_MS: u64 = 10 * 60 * 1000;
 pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 /// Secrets shorter than this would mask half of every log.
 pub const SECRET_BYTES_MIN: usize = 6;
+/// Bytes of an audit entry.
+pub const AUDIT_ENTRY_BYTES: usize = 64 << 10;
+/// Bytes of a receipt's envelope: a line for every step.
+pub const RECEIPT_BYTES: usize = 256 << 10;

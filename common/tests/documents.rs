@@ -8,18 +8,19 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use consign_common::{
+    audit::{About, Entry, Head, Outcome, Who},
     deployment::{Attempt, DeploymentOutcome, Event, Failure, Leftover, StepOutcome, StepSummary},
     digest::Sha256,
     json,
-    limits::{ENVELOPE_BYTES, EVENT_BYTES, TRUST_ROOT_BYTES},
+    limits::{AUDIT_ENTRY_BYTES, ENVELOPE_BYTES, EVENT_BYTES, TRUST_ROOT_BYTES},
     name::Id,
     plan::{Phase, Plan},
     time::UnixMs,
     trust::{
         AppTrust, Approval, Commitment, Config, ConfigValue, CoordinatorPin, Decision, DecisionAction,
         Enrolled, Envelope, Foreseen, Gate, GateRule, JoinRole, JoinToken, Key, KeyFile, OnceWord, Order,
-        OrderKind, OrderingNumber, Predicate, Published, Receipt, RoleKeys, STATEMENT_TYPE, Scheme,
-        Separation, SigningKey, Statement, StepReceipt, Subject, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
+        OrderKind, OrderingNumber, Predicate, Published, Receipt, ReceiptKey, RoleKeys, STATEMENT_TYPE,
+        Scheme, Separation, SigningKey, Statement, StepReceipt, Subject, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
         TrustRoot, TrustRootPin,
     },
 };
@@ -295,6 +296,44 @@ fn orders() {
         golden(&format!("order-{file}.json"), &order.to_vec());
         assert_eq!(Order::parse(&order.to_vec()), Ok(order));
     }
+}
+
+#[test]
+fn audit_entry() {
+    let entry = Entry {
+        format: "consign-audit-v1".into(),
+        sequence: 2,
+        at: UnixMs(1_767_225_600_000),
+        who: Who { identity: "ada".into(), role: "deployer".into() },
+        from: "192.0.2.7:50312".into(),
+        what: "rollout start".into(),
+        about: [
+            (About::App, "shop".into()),
+            (About::Environment, "production".into()),
+            (About::Rollout, "02020202020202020202020202020202".into()),
+        ]
+        .into(),
+        reason: "spring sale".into(),
+        documents: vec![Sha256::of(b"a manifest")],
+        outcome: Outcome::Refused {
+            code: "approval-missing".into(),
+            message: "approval-missing: one of product-owners has to approve".into(),
+        },
+    };
+    let bytes = json::to_vec(&entry);
+    golden("audit-entry.json", &bytes);
+    assert_eq!(json::from_slice_exact::<Entry>(&bytes, AUDIT_ENTRY_BYTES).unwrap(), entry);
+    let first = Head::START.with(b"the entry before");
+    let chain = format!("{}\n{}\n", first.hash, first.with(&bytes).hash);
+    golden("audit-chain.txt", chain.as_bytes());
+}
+
+#[test]
+fn receipt_key() {
+    let (identity, key) = (key(3), key(4));
+    let envelope = ReceiptKey::endorse(&name("web-1"), &identity, &key.public());
+    golden("receipt-key.json", &envelope.to_vec());
+    assert_eq!(ReceiptKey::open(&envelope.to_vec()).unwrap().key, key.public());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`audit`] | the log of who did what, and what agents say they ran |
 //! | [`bundle`] | what `consign init` hands to the coordinator |
 //! | [`cli`] | the operator's command line |
 //! | [`serve`] | `consign serve`: wiring, start, stop |
@@ -17,6 +18,7 @@
 //! | [`logs`] | the output of steps |
 //! | [`grpc`] | listeners, callers, roles, services |
 
+pub mod audit;
 pub mod bundle;
 pub mod cli;
 pub mod enrolment;

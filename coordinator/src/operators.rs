@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use consign_common::{digest::Sha256, name::Owner, time::UnixMs};
+use consign_common::{
+    digest::Sha256,
+    name::{App, Owner},
+    time::UnixMs,
+};
 use sqlx::Row as _;
 
 use crate::{
@@ -22,6 +26,8 @@ pub struct Operators {
 pub struct Operator {
     pub name: Owner,
     pub role: Role,
+    /// None: every app.
+    pub apps: Vec<App>,
     pub added_by: String,
     pub certificate_expires: UnixMs,
 }
@@ -47,16 +53,18 @@ impl Operators {
 
     pub async fn list(&self) -> Result<Vec<Operator>, OperatorError> {
         let rows = sqlx::query(
-            "SELECT o.*, (SELECT max(k.not_after_ms) FROM keys k WHERE k.operator = o.name) AS not_after_ms
+            "SELECT o.*, (SELECT group_concat(a.app, ' ') FROM operator_apps a WHERE a.operator = o.name) AS apps, (SELECT max(k.not_after_ms) FROM keys k WHERE k.operator = o.name) AS not_after_ms
              FROM operators o ORDER BY o.name",
         )
         .fetch_all(self.store.read())
         .await?;
         let mut operators = Vec::with_capacity(rows.len());
         for row in rows {
+            let apps: Option<&str> = row.try_get("apps")?;
             operators.push(Operator {
                 name: parse(row.try_get("name")?)?,
                 role: parse(row.try_get("role")?)?,
+                apps: apps.unwrap_or_default().split_whitespace().map(parse).collect::<Result<_, _>>()?,
                 added_by: row.try_get("added_by")?,
                 certificate_expires: UnixMs(to_u64(
                     row.try_get::<Option<i64>, _>("not_after_ms")?.unwrap_or(0),
@@ -82,6 +90,18 @@ impl Operators {
             .bind(from_u64(now.0))
             .execute(&mut **write)
             .await?;
+        Ok(())
+    }
+
+    /// What the operator is for: these apps, or with none of them every one.
+    pub async fn limit(write: &mut Write, name: &Owner, apps: &[App]) -> Result<(), StoreError> {
+        for app in apps {
+            sqlx::query("INSERT OR IGNORE INTO operator_apps (operator, app) VALUES (?, ?)")
+                .bind(name.as_str())
+                .bind(app.as_str())
+                .execute(&mut **write)
+                .await?;
+        }
         Ok(())
     }
 

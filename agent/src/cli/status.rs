@@ -18,7 +18,7 @@ use crate::{
     ledger::DiskLedger,
     ports::{Ledger as _, NO_COORDINATOR},
     state::{StatePaths, read_version},
-    status::{self, AppView, DeploymentView, Link, Live},
+    status::{self, AppView, AuditView, DeploymentView, Link, Live, Rewritten},
     supervisor,
 };
 
@@ -38,6 +38,7 @@ struct Status {
     trust_root_expires: UnixMs,
     apps: Vec<AppView>,
     deployments: Vec<DeploymentView>,
+    audit: Vec<AuditView>,
 }
 
 pub(super) fn run(global: &Global) -> Done {
@@ -56,13 +57,13 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
     let live = status::ask(&paths.status_socket())?;
     let peer = Identity::read(&paths.identity())?.peer()?;
     let root = TrustRoots::open(&paths.trust_roots(), &config.agent.trust_root)?.current();
-    let (pid, coordinator, apps, deployments) = match live {
-        Some(Live { pid, coordinator, apps, deployments, .. }) => {
-            (Some(pid), Some(coordinator), apps, deployments)
+    let (pid, coordinator, apps, deployments, audit) = match live {
+        Some(Live { pid, coordinator, apps, deployments, audit, .. }) => {
+            (Some(pid), Some(coordinator), apps, deployments, audit)
         }
         None => {
-            let (apps, open) = from_disk(config, &paths).await?;
-            (None, None, apps, open)
+            let (apps, open, audit) = from_disk(config, &paths).await?;
+            (None, None, apps, open, audit)
         }
     };
     Ok(Status {
@@ -78,22 +79,22 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
         trust_root_expires: root.expires,
         apps,
         deployments,
+        audit,
     })
 }
 
-async fn from_disk(
-    config: &Config,
-    paths: &StatePaths,
-) -> Result<(Vec<AppView>, Vec<DeploymentView>), Box<dyn std::error::Error>> {
+type OnDisk = (Vec<AppView>, Vec<DeploymentView>, Vec<AuditView>);
+
+async fn from_disk(config: &Config, paths: &StatePaths) -> Result<OnDisk, Box<dyn std::error::Error>> {
     if !paths.journal().exists() {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(OnDisk::default());
     }
     let journal = Journal::open(paths.root()).await?;
     let ledger = DiskLedger::new(journal.clone(), &config.agent.apps);
     let apps = ledger.apps(NO_COORDINATOR).await.into_iter().map(AppView::from).collect();
-    let open = ledger.deployments().await;
+    let (open, audit) = (ledger.deployments().await, ledger.audit().await);
     journal.close().await;
-    Ok((apps, open))
+    Ok((apps, open, audit))
 }
 
 fn print(status: &Status) {
@@ -111,6 +112,17 @@ fn print(status: &Status) {
         if status.certificate_expired { " (expired: it is renewed at the next connection)" } else { "" };
     say(format!("Certificate   {} until {}{expired}", status.identity, status.certificate_expires));
     say(format!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires));
+    for AuditView { coordinator, sequence, hash, rewritten } in &status.audit {
+        let log = format!("entry {sequence} ({}) of {coordinator}", hash.short());
+        say(terminal::escape_line(&format!("Audit log     {log} is the newest that was heard of")));
+        if let Some(Rewritten { at, sequence, hash }) = rewritten {
+            say(terminal::escape_line(&format!(
+                "REWRITTEN     at {at} the log ended at entry {sequence} ({}), which does not go with what was heard before: \
+                 somebody changed it, or a backup was restored",
+                hash.short()
+            )));
+        }
+    }
     for app in &status.apps {
         let short = |digest: &Option<consign_common::digest::Sha256>| {
             digest.as_ref().map_or_else(|| "-".to_owned(), consign_common::digest::Sha256::short)

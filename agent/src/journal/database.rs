@@ -35,6 +35,7 @@ pub struct Journal {
     pool: SqlitePool,
     deployments: PathBuf,
     appended: Arc<Notify>,
+    ended: Arc<Notify>,
     id: Arc<str>,
     /// Of the newest durable event.
     position: Arc<AtomicU64>,
@@ -141,7 +142,14 @@ impl Journal {
         let (id, position): (String, i64) =
             sqlx::query_as("SELECT id, position FROM journal").fetch_one(&pool).await?;
         let position = Arc::new(AtomicU64::new(to_u64(position)?));
-        Ok(Self { pool, deployments, appended: Arc::default(), id: id.into(), position })
+        Ok(Self {
+            pool,
+            deployments,
+            appended: Arc::default(),
+            ended: Arc::default(),
+            id: id.into(),
+            position,
+        })
     }
 
     /// Which journal this is, and how far it has been written.
@@ -154,10 +162,18 @@ impl Journal {
         self.appended.clone()
     }
 
+    /// Told of every deployment that has ended.
+    pub fn ended(&self) -> Arc<Notify> {
+        self.ended.clone()
+    }
+
     /// An event is durable now.
     pub(super) fn has_appended(&self, appended: &Appended) {
         self.position.fetch_max(appended.position, Ordering::AcqRel);
         self.appended.notify_one();
+        if appended.ends {
+            self.ended.notify_one();
+        }
     }
 
     pub(super) fn pool(&self) -> &SqlitePool {

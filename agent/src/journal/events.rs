@@ -110,6 +110,8 @@ pub(super) struct Appended {
     pub(super) sequence: u64,
     /// Of the whole journal.
     pub(super) position: u64,
+    /// It is a deployment's last.
+    pub(super) ends: bool,
 }
 
 pub(super) async fn append(
@@ -177,7 +179,8 @@ pub(super) async fn append(
         | Event::Confirmed { .. }
         | Event::Unconfirmed { .. } => {}
     }
-    Ok(Appended { sequence: to_u64(sequence)?, position: to_u64(position)? })
+    let ends = matches!(event, Event::Ended { .. });
+    Ok(Appended { sequence: to_u64(sequence)?, position: to_u64(position)?, ends })
 }
 
 fn record((deployment, sequence, at, body): (String, i64, i64, String)) -> Result<Record, JournalError> {

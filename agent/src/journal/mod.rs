@@ -3,11 +3,13 @@
 //! `agent/migrations/` and docs/formats.md, "Journal schema".
 
 mod apps;
+mod audit;
 mod column;
 mod database;
 mod events;
 mod ledger;
 mod orders;
+mod receipts;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -15,4 +17,5 @@ mod waits;
 pub use database::{Journal, JournalError};
 pub use events::Record;
 pub use orders::{Accepted, Kept, Known, Received};
+pub use receipts::Unreceipted;
 pub use waits::Waits;

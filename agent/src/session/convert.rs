@@ -1,17 +1,19 @@
 //! Our types to the wire's, for what only an agent says.
 
 use consign_common::{
+    audit::Head,
+    digest::Sha256,
     json,
     name::Id,
     time::UnixMs,
     trust::{
-        APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, STATEMENT_TYPE, ServersWord,
+        APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, PublicKey, STATEMENT_TYPE, ServersWord,
         TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
     },
 };
 use consign_proto::v1::{
-    AgentMessage, Answer as Answered, AppState, Event, Heartbeat, Hello, PlannedStep, Refused,
-    TrustRootTaken, agent_message::Kind,
+    AgentMessage, Answer as Answered, AppState, AuditHead, Event, Heartbeat, Hello, PlannedStep, Receipt,
+    Refused, TrustRootTaken, agent_message::Kind,
 };
 
 use crate::ports::{Answer, AppReport, Foretold, Held, JournalMark, Outbound};
@@ -46,6 +48,17 @@ pub struct Host {
     pub boot_id: String,
     /// Random, of this process: by it the coordinator tells a line that was lost from a second agent.
     pub process: Id,
+    /// What this server signs receipts with.
+    pub receipt_key: PublicKey,
+}
+
+/// What the hello says of the coordinator's audit log, and of this server's receipts.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    /// The newest entry that was heard of.
+    pub(super) audit: Option<Head>,
+    /// The certificate's word for the key of receipts.
+    pub(super) receipt_key: Vec<u8>,
 }
 
 pub(super) fn hello(
@@ -55,6 +68,7 @@ pub(super) fn hello(
     apps: Vec<AppReport>,
     open: Vec<String>,
     journal: JournalMark,
+    remembered: Remembered,
 ) -> AgentMessage {
     message(Kind::Hello(Hello {
         protocol: PROTOCOL,
@@ -78,12 +92,14 @@ pub(super) fn hello(
         journal: journal.id,
         journal_position: journal.position,
         process: host.process.to_string(),
+        audit: remembered.audit.map(audit_head),
+        receipt_key: remembered.receipt_key.into(),
     }))
 }
 
 /// `echo`: what the coordinator's heartbeat asks to hear, or 0.
 pub(super) fn heartbeat(now: UnixMs, echo: u64) -> AgentMessage {
-    message(Kind::Heartbeat(Heartbeat { now_ms: now.0, echo }))
+    message(Kind::Heartbeat(Heartbeat { now_ms: now.0, echo, audit: None }))
 }
 
 /// `position`: the journal's, now. `None`: it is for the session itself.
@@ -125,6 +141,21 @@ fn answered(query: String, answer: Answer) -> Answered {
     }
 }
 
+pub(super) fn receipt(envelope: Vec<u8>) -> AgentMessage {
+    message(Kind::Receipt(Receipt { envelope: envelope.into() }))
+}
+
+fn audit_head(head: Head) -> AuditHead {
+    AuditHead { sequence: head.sequence, hash: head.hash.as_bytes().to_vec().into() }
+}
+
+/// Where the coordinator's log ends, as it says; what is no head is passed over.
+pub(super) fn told_head(told: Option<AuditHead>) -> Option<Head> {
+    let AuditHead { sequence, hash } = told?;
+    let hash = <[u8; 32]>::try_from(&*hash).ok()?;
+    (sequence > 0).then(|| Head { sequence, hash: Sha256::from_bytes(hash) })
+}
+
 pub(super) fn trust_root_taken(version: u64, error: String) -> AgentMessage {
     message(Kind::TrustRootTaken(TrustRootTaken { version, error }))
 }
@@ -135,9 +166,7 @@ fn message(kind: Kind) -> AgentMessage {
 
 fn app_state(report: AppReport) -> AppState {
     let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
-    let hex = |digest: Option<consign_common::digest::Sha256>| {
-        digest.map(|digest| digest.to_string()).unwrap_or_default()
-    };
+    let hex = |digest: Option<Sha256>| digest.map(|digest| digest.to_string()).unwrap_or_default();
     AppState {
         app: app.map(String::from).unwrap_or_default(),
         good: hex(good),

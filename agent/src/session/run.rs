@@ -24,6 +24,7 @@ use crate::{
     identity::TrustRoots,
     logs,
     ports::{Inbound, Ledger, Outbound},
+    receipts,
     status::{Board, Link},
 };
 
@@ -43,6 +44,8 @@ pub struct Session<L> {
     pub board: Board,
     /// Told when an attempt's log may have begun or ended.
     pub logs_changed: Arc<Notify>,
+    /// Told of every receipt that was made.
+    pub receipts_made: Arc<Notify>,
 }
 
 impl<L: Ledger> Session<L> {
@@ -89,7 +92,11 @@ impl<L: Ledger> Session<L> {
         let mut client = AgentsClient::new(connection.channel)
             .max_decoding_message_size(consign_common::limits::MESSAGE_BYTES);
         let (host, ledger) = (&self.host, self.ledger.as_ref());
-        let opening = Stream::open(&mut client, host, &connection.coordinator, ledger, &self.roots);
+        // The one that this connection was made with: what is newer makes a new one.
+        let endorsement =
+            receipts::key::endorsement(&host.word.server, &self.identity.borrow().clone(), &host.receipt_key);
+        let opening =
+            Stream::open(&mut client, host, &connection.coordinator, ledger, &self.roots, endorsement);
         let (stream, welcome) = match discarding(&mut self.outbound, opening).await {
             Ok(opened) => opened,
             Err(end) => return end,
@@ -110,6 +117,7 @@ impl<L: Ledger> Session<L> {
             &self.inbound,
             &mut self.outbound,
             &self.logs_changed,
+            &self.receipts_made,
         );
         // Output travels on a stream of its own: a flood of it delays no heartbeat.
         let shipping = keep_shipping(client, self.ledger.as_ref(), &self.logs_changed);

@@ -1,10 +1,15 @@
 //! One session: hello and welcome, then orders down and events up, and heartbeats both ways.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use consign_common::{
+    audit::Head,
     crash,
     deployment::Event,
+    digest::Sha256,
     limits::{PLAN_DOCUMENT_BYTES, SEALED_BYTES, STATEMENTS},
     name::Id,
     terminal,
@@ -27,7 +32,7 @@ use super::{
 };
 use crate::{
     identity::{TrustRoots, roots::RootsError},
-    ports::{Inbound, Ledger, Lost, Outbound, Papers, Rewound},
+    ports::{Heard, Inbound, Ledger, Lost, Outbound, Papers, Rewound},
 };
 
 /// Messages on their way out. More waits in the journal.
@@ -101,12 +106,17 @@ impl Stream {
         coordinator: &str,
         ledger: &impl Ledger,
         roots: &TrustRoots,
+        endorsement: Vec<u8>,
     ) -> Result<(Self, Welcome), SessionEnd> {
         let (outgoing, queue) = mpsc::channel(QUEUE);
         let open = ledger.open_deployments().await.into_iter().map(String::from).collect();
         let apps = ledger.apps(coordinator).await;
         let version = roots.current().version;
-        let hello = convert::hello(host, SystemClock.now(), version, apps, open, ledger.journal());
+        // Before it says where its log ends now.
+        let remembered =
+            convert::Remembered { audit: ledger.audit_head(coordinator).await, receipt_key: endorsement };
+        let hello =
+            convert::hello(host, SystemClock.now(), version, apps, open, ledger.journal(), remembered);
         crash::point("hello-send-before");
         outgoing.send(hello).await.map_err(|_| SessionEnd::Closed)?;
         let welcomed = timeout(WELCOME_WITHIN, async {
@@ -121,7 +131,8 @@ impl Stream {
                     | Kind::EventAck(_)
                     | Kind::TrustRoots(_)
                     | Kind::Query(_)
-                    | Kind::Resend(_),
+                    | Kind::Resend(_)
+                    | Kind::ReceiptAck(_),
                 )
                 | None => Err(SessionEnd::Malformed("its first message is not a welcome")),
             }
@@ -131,6 +142,7 @@ impl Stream {
             return Err(SessionEnd::Protocol { theirs: welcome.protocol });
         }
         crash::point("welcome-received");
+        hear_head(ledger, coordinator, convert::told_head(welcome.audit.clone())).await;
         let heartbeat = Duration::from_secs(welcome.heartbeat_seconds.clamp(1, 300).into());
         Ok((Self { incoming, outgoing, heartbeat }, welcome))
     }
@@ -145,6 +157,7 @@ impl Stream {
         inbound: &mpsc::Sender<Inbound>,
         outbound: &mut mpsc::Receiver<Outbound>,
         logs_changed: &Notify,
+        receipts_made: &Notify,
     ) -> SessionEnd {
         let patience = self.heartbeat * SILENT_INTERVALS;
         let mut beat = interval(self.heartbeat);
@@ -154,6 +167,8 @@ impl Stream {
         let mut for_coordinator: Option<AgentMessage> = None;
         // What is still on its way from an earlier session has gaps where some of it was discarded.
         let mut events = Events::OfBefore;
+        let mut receipts = Receipts::default();
+        receipts.look(ledger).await;
         loop {
             tokio::select! {
                 permit = inbound.reserve(), if for_manager.is_some() => match permit {
@@ -175,6 +190,16 @@ impl Stream {
                     }
                     Err(_) => return SessionEnd::Closed,
                 },
+                permit = self.outgoing.reserve(), if for_coordinator.is_none() && receipts.wait() => match permit {
+                    Ok(permit) => {
+                        if let Some(envelope) = receipts.next() {
+                            crash::point("receipt-send-before");
+                            permit.send(convert::receipt(envelope));
+                        }
+                    }
+                    Err(_) => return SessionEnd::Closed,
+                },
+                () = receipts_made.notified() => receipts.look(ledger).await,
                 message = self.incoming.message(), if for_manager.is_none() => {
                     heard = Instant::now();
                     let message = match message {
@@ -197,6 +222,13 @@ impl Stream {
                                 Rewound::Some => return SessionEnd::Rewound,
                                 Rewound::Nothing => {}
                             }
+                        }
+                        Ok(Received::Head(told)) => hear_head(ledger, &coordinator, Some(told)).await,
+                        Ok(Received::ReceiptAck { deployment }) => {
+                            crash::point("receipt-ack-received");
+                            ledger.receipt_acknowledged(&deployment).await;
+                            // There may be more than are sent at once.
+                            receipts.look(ledger).await;
                         }
                         Ok(Received::TrustRoots(offered)) => {
                             let taken = take(roots.clone(), offered).await;
@@ -261,6 +293,47 @@ enum Received {
     },
     ForManager(Inbound),
     TrustRoots(Offered),
+    /// Where the coordinator's audit log ends.
+    Head(Head),
+    ReceiptAck {
+        deployment: Id,
+    },
+}
+
+/// Receipts on their way: each goes once in a session, whether the coordinator takes it or not.
+#[derive(Default)]
+struct Receipts {
+    queue: VecDeque<Vec<u8>>,
+    sent: BTreeSet<Sha256>,
+}
+
+impl Receipts {
+    async fn look(&mut self, ledger: &impl Ledger) {
+        let pending = ledger.pending_receipts().await;
+        self.queue = pending.into_iter().filter(|one| !self.sent.contains(&Sha256::of(one))).collect();
+    }
+
+    fn wait(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let next = self.queue.pop_front()?;
+        self.sent.insert(Sha256::of(&next));
+        Some(next)
+    }
+}
+
+/// Remembers where the coordinator's log ends, and says it aloud, once, where that is not where it was.
+async fn hear_head(ledger: &impl Ledger, coordinator: &str, told: Option<Head>) {
+    let Some(told) = told else { return };
+    match ledger.hear_audit_head(coordinator, told).await {
+        Heard::GoesOn | Heard::Rewritten { again: true, .. } => {}
+        Heard::Rewritten { known, again: false } => {
+            tracing::error!(coordinator, %known, %told,
+                "the coordinator's audit log was rewritten: this server has seen an entry that is not in it any more");
+        }
+    }
 }
 
 fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &'static str> {
@@ -296,7 +369,14 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
             Ok(Received::ForManager(Inbound::Query { query: id, papers, connected }))
         }
         Some(Kind::Heartbeat(Heartbeat { echo, .. })) if echo != 0 => Ok(Received::Asked { echo }),
-        Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
+        Some(Kind::Heartbeat(Heartbeat { audit, .. })) => {
+            Ok(convert::told_head(audit).map_or(Received::Nothing, Received::Head))
+        }
+        Some(Kind::ReceiptAck(ack)) => {
+            let deployment =
+                ack.deployment.parse().map_err(|_| "a receipt's acknowledgement for no deployment")?;
+            Ok(Received::ReceiptAck { deployment })
+        }
         Some(Kind::Welcome(_)) => Err("a second welcome"),
         // A kind that a newer coordinator knows.
         None => Ok(Received::Nothing),

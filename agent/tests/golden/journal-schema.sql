@@ -85,3 +85,21 @@ CREATE TABLE journal (
     id       TEXT    NOT NULL,
     position INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE audit_heads (
+    coordinator       TEXT    PRIMARY KEY NOT NULL,
+    -- The newest entry that it was told of. It never goes down.
+    sequence          INTEGER NOT NULL,
+    hash              TEXT    NOT NULL,
+    -- When it was told last of an end that does not go with that one, and of which; absent: never.
+    disputed_ms       INTEGER,
+    disputed_sequence INTEGER,
+    disputed_hash     TEXT
+) STRICT;
+
+CREATE TABLE receipts (
+    deployment   TEXT    PRIMARY KEY NOT NULL REFERENCES deployments (id),
+    -- Signed. Absent: the deployment ended under an agent that made none.
+    envelope     BLOB,
+    acknowledged INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1))
+) STRICT;

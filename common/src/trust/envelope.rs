@@ -163,6 +163,12 @@ impl Envelope {
         signers
     }
 
+    /// Whether this key has signed, whoever holds it.
+    pub fn is_signed_by(&self, key: &PublicKey) -> bool {
+        let message = self.signed_bytes();
+        self.signatures.iter().any(|signature| key.verify(&message, &signature.bytes))
+    }
+
     fn signed_bytes(&self) -> Vec<u8> {
         pae(&self.payload_type, &self.payload)
     }

@@ -25,7 +25,10 @@ pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, TRUST_R
 pub use key::{InvalidKey, KEY_FILE_FORMAT, KeyFile, KeyFileError, PublicKey, SigningKey};
 pub use order::{Foreseen, ORDER_FORMAT, OnceWord, Order, OrderKind};
 pub use plan_document::{PlanDocument, Planned, PlannedStep};
-pub use receipt::{RECEIPT_FORMAT, Receipt, StepReceipt};
+pub use receipt::{
+    Endorsed, RECEIPT_FORMAT, RECEIPT_KEY_FORMAT, RECEIPT_KEY_TYPE, RECEIPT_TYPE, Receipt, ReceiptKey,
+    StepReceipt,
+};
 pub use refusal::Refusal;
 pub use root::{AppTrust, CoordinatorPin, Gate, GateRule, Key, RoleKeys, Scheme, Separation, TrustRoot};
 pub use statement::{

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use super::{
     approve::{ApproveArgs, AttestArgs},
     artifacts::ArtifactCommand,
+    audit::AuditCommand,
     client::Target,
     environments::EnvCommand,
     init::InitArgs,
@@ -114,6 +115,9 @@ Of what one key says of one type the newest counts: FAILED takes the place of PA
     /// Operators: people and CI with identities of their own
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// The audit log: who did what, and whether anybody changed that since
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// The trust root: whose key may do what
     #[command(subcommand)]
     Trust(TrustCommand),

@@ -9,12 +9,14 @@
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
 //! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`audit`] | who did what, and whether that was changed |
 //! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
 
 mod approve;
 mod args;
 mod artifacts;
+mod audit;
 mod client;
 mod environments;
 mod failure;

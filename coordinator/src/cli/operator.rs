@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use consign_common::{
     durable,
-    name::{Owner, ServerName},
+    name::{App, Owner, ServerName},
     time::UnixMs,
     tls::{self, Identity, Subject},
     trust::{JoinRole, JoinToken, TrustRoot},
@@ -26,8 +26,9 @@ use super::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
     /// Make the string with which a person or CI joins
-    #[command(after_help = "Example:
-  consign operator add grace --role deployer")]
+    #[command(after_help = "Examples:
+  consign operator add grace --role deployer
+  consign operator add ci-shop --role ci --app shop")]
     Add(AddArgs),
     /// Join with the string that an admin made: makes a key and a profile here
     Join(JoinArgs),
@@ -54,6 +55,9 @@ pub(crate) struct AddArgs {
     /// What they may do
     #[arg(long, value_enum)]
     role: OperatorRole,
+    /// With --role ci: an app that it is for, as often as there are apps [default: every app]
+    #[arg(long = "app", value_name = "APP")]
+    apps: Vec<App>,
     /// How long the string can be used
     #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_span)]
     ttl: Duration,
@@ -132,6 +136,7 @@ async fn add(args: AddArgs, home: &Home, client: &Client, printer: &Printer) -> 
         role: args.role.as_str().into(),
         ttl_seconds: seconds(args.ttl)?,
         replace: args.replace,
+        apps: args.apps.iter().map(App::to_string).collect(),
     };
     let role = JoinRole::Operator { role: args.role.as_str().into() };
     let made = make_token(request, args.name, role, (&envelope, &root), home, client).await?;
@@ -230,8 +235,9 @@ fn list_text(operators: &[Operator]) -> String {
         .iter()
         .map(|operator| {
             let until = UnixMs(operator.certificate_expires_ms).to_string();
-            vec![operator.name.clone(), operator.role.clone(), until, operator.added_by.clone()]
+            let apps = if operator.apps.is_empty() { "every".to_owned() } else { operator.apps.join(", ") };
+            vec![operator.name.clone(), operator.role.clone(), apps, until, operator.added_by.clone()]
         })
         .collect();
-    table(&["OPERATOR", "ROLE", "CERTIFICATE UNTIL", "ADDED BY"], &rows)
+    table(&["OPERATOR", "ROLE", "APPS", "CERTIFICATE UNTIL", "ADDED BY"], &rows)
 }

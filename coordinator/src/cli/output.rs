@@ -3,6 +3,7 @@
 //!
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
+mod audit;
 mod environment;
 mod evidence;
 mod past;
@@ -10,6 +11,8 @@ mod plan;
 
 use std::collections::BTreeMap;
 
+use audit::hex;
+pub use audit::*;
 use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
@@ -143,6 +146,11 @@ pub struct Server {
     pub unknown_deployments: u64,
     /// Of its apps.
     pub behind: Vec<Behind>,
+    /// The newest entry of the audit log that its agent has seen; 0: none.
+    pub audit_seen: u64,
+    /// Absent: what it has seen is in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_dispute: Option<AuditDispute>,
     pub agent_version: String,
     pub last_seen_ms: u64,
     /// The agent's clock minus the coordinator's.
@@ -175,6 +183,8 @@ pub struct ServerApp {
 pub struct Operator {
     pub name: String,
     pub role: String,
+    /// The apps that a CI identity is for; none: every one.
+    pub apps: Vec<String>,
     pub identity: String,
     pub certificate_expires_ms: u64,
     pub added_by: String,
@@ -199,6 +209,11 @@ pub struct Status {
     pub quarantined: Vec<String>,
     /// Where agents have seen more than this coordinator knows: nothing is started there until `env take-over`.
     pub behind: Vec<Behind>,
+    /// Of the audit log's newest entry.
+    pub audit_sequence: u64,
+    pub audit_hash: String,
+    /// What agents have seen of the audit log that is not in it.
+    pub audit_disputes: Vec<AuditDispute>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -387,6 +402,8 @@ impl From<v1::Server> for Server {
             quarantined_since_ms: wire.quarantined_since_ms,
             unknown_deployments: wire.unknown_deployments,
             behind: wire.behind.into_iter().map(Into::into).collect(),
+            audit_seen: wire.audit.map_or(0, |head| head.sequence),
+            audit_dispute: wire.audit_dispute.map(Into::into),
             agent_version: wire.agent_version,
             last_seen_ms: wire.last_seen_ms,
             clock_offset_ms: wire.clock_offset_ms,
@@ -422,6 +439,7 @@ impl From<v1::Operator> for Operator {
         Self {
             name: wire.name,
             role: wire.role,
+            apps: wire.apps,
             identity: wire.identity,
             certificate_expires_ms: wire.certificate_expires_ms,
             added_by: wire.added_by,
@@ -446,6 +464,9 @@ impl From<v1::StatusResponse> for Status {
             role: wire.role,
             quarantined: wire.quarantined,
             behind: wire.behind.into_iter().map(Into::into).collect(),
+            audit_sequence: wire.audit.as_ref().map_or(0, |head| head.sequence),
+            audit_hash: wire.audit.map(|head| hex(&head.hash)).unwrap_or_default(),
+            audit_disputes: wire.audit_disputes.into_iter().map(Into::into).collect(),
         }
     }
 }

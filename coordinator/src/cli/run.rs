@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use super::{
     approve,
     args::{Cli, Command},
-    artifacts,
+    artifacts, audit,
     client::Client,
     environments,
     failure::{Doing, Exit, Result},
@@ -69,7 +69,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
     match cli.command {
         Command::Rollout(command) => return rollout::run(command, &home, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
-        Command::Status => status::run(&client()?, printer).await?,
+        Command::Status => status::run(&home, &client()?, printer).await?,
+        Command::Audit(command) => audit::run(command, &home, &client()?, printer).await?,
         Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
         Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
         Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
@@ -89,6 +90,7 @@ fn talks(command: &Command) -> bool {
         Command::Rollout(_)
         | Command::Approve(_)
         | Command::Attest(_)
+        | Command::Audit(_)
         | Command::Env(_)
         | Command::Server(_) => true,
         Command::Artifact(command) => command.talks(),

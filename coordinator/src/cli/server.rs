@@ -18,7 +18,7 @@ use super::{
     output::Server,
     print::{Format, Printer},
     profile::Home,
-    status::behind_text,
+    status::{behind_text, dispute_text},
     text::{ago, pairs, parse_span, short, span, table},
     trust::{self, Validity},
 };
@@ -181,6 +181,7 @@ async fn token(args: TokenArgs, home: &Home, client: &Client, printer: &Printer)
         )));
     }
     let request = v1::CreateTokenRequest {
+        apps: Vec::new(),
         name: args.name.to_string(),
         environment: args.environment.to_string(),
         role: "agent".into(),
@@ -355,6 +356,9 @@ fn show_text(server: &Server, now: UnixMs) -> String {
     for behind in &server.behind {
         row("behind", behind_text(behind));
     }
+    if let Some(dispute) = &server.audit_dispute {
+        row("rewritten", dispute_text(dispute));
+    }
     if server.unknown_deployments > 0 {
         let count = server.unknown_deployments;
         row(
@@ -409,6 +413,8 @@ mod tests {
             quarantined_since_ms: 0,
             unknown_deployments: 0,
             behind: vec![],
+            audit_seen: 0,
+            audit_dispute: None,
             agent_version: "0.1.0".into(),
             last_seen_ms: 1_700_000_000_000,
             clock_offset_ms: 12,

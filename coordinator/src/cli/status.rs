@@ -5,20 +5,26 @@ use consign_common::time::UnixMs;
 use consign_proto::v1;
 
 use super::{
+    audit,
     client::{Client, unary},
     failure::Result,
-    output::{Behind, Status},
+    output::{AuditDispute, Behind, Status},
     print::Printer,
+    profile::Home,
+    text::short,
     trust::Validity,
 };
 
-pub(super) async fn run(client: &Client, printer: &Printer) -> Result<()> {
+pub(super) async fn run(home: &Home, client: &Client, printer: &Printer) -> Result<()> {
     let answer = client
         .operators()
         .status(unary(v1::StatusRequest {}))
         .await
         .map_err(|status| client.failure(status))?;
-    printer.show(&Status::from(answer.into_inner()), text)
+    let answer = answer.into_inner();
+    let head = audit::head(answer.audit.as_ref())?;
+    audit::check_head(home, client, &answer.coordinator, head, printer).await?;
+    printer.show(&Status::from(answer), text)
 }
 
 fn text(status: &Status) -> String {
@@ -48,6 +54,9 @@ trust root   {}, valid until {}
             "QUARANTINED  {server}: nothing is deployed to it; `consign server show {server}` says why\n"
         );
     }
+    for dispute in &status.audit_disputes {
+        text += &format!("REWRITTEN    {}\n", escape_line(&dispute_text(dispute)));
+    }
     for behind in &status.behind {
         text += &format!("BEHIND       {}\n", escape_line(&behind_text(behind)));
     }
@@ -58,6 +67,19 @@ trust root   {}, valid until {}
 fn validity(status: &Status) -> String {
     let words = Validity::of(UnixMs(status.trust_root_expires_ms), UnixMs(status.now_ms)).words();
     if words.is_empty() { words } else { format!("             {words}\n") }
+}
+
+/// What an agent has seen that is not there, and what to do.
+pub(super) fn dispute_text(dispute: &AuditDispute) -> String {
+    let AuditDispute { server, sequence, hash, found, .. } = dispute;
+    let now = match found.as_str() {
+        "" => "there is none".to_owned(),
+        found => format!("another one ({}) stands there", short(found, 12)),
+    };
+    format!(
+        "{server} has seen entry {sequence} ({}) of the audit log, and {now}: somebody changed the past, or a backup was          restored; see consign audit verify, then consign audit accept --reason WHY",
+        short(hash, 12)
+    )
 }
 
 /// Why nothing is started there, and what ends that.

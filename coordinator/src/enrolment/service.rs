@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use consign_common::{
+    audit::About,
     name::Id,
     time::{Clock, UnixMs},
     tls::Subject,
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Authority, Grant, TokenRefusal, Tokens, authority::Issued, tokens::Token};
 use crate::{
+    audit,
     fleet::{NewServer, Registry, RegistryError},
     grpc::{AllowList, Caller, Identity, Peer, Role},
     operators::Operators,
@@ -83,6 +85,18 @@ impl Enroller {
         from: SocketAddr,
         now: UnixMs,
     ) -> Result<(), TokenRefusal> {
+        audit::note(|act| {
+            act.who.identity = identity.to_string();
+            act.about(About::Token, &token.id).because(&format!("token made by {}", token.created_by));
+            match &token.grant {
+                Grant::Agent { server, environment } => {
+                    act.about(About::Server, server).about(About::Environment, environment);
+                }
+                Grant::Operator { name, role, .. } => {
+                    act.about(About::Operator, name).about(About::Role, role.as_str());
+                }
+            }
+        });
         let mut write = self.store.write().await?;
         Tokens::spend(&mut write, token, from, now).await?;
         let mut changed = AllowList::keys_of(&mut write, identity).await?;
@@ -101,11 +115,12 @@ impl Enroller {
                 })?;
             }
             Identity::Operator { name } => {
-                let role = match &token.grant {
-                    Grant::Operator { role, .. } => *role,
-                    Grant::Agent { .. } => Role::Agent,
+                let (role, apps) = match &token.grant {
+                    Grant::Operator { role, apps, .. } => (*role, apps.as_slice()),
+                    Grant::Agent { .. } => (Role::Agent, [].as_slice()),
                 };
                 Operators::enrol(&mut write, name, role, &token.created_by, now).await?;
+                Operators::limit(&mut write, name, apps).await?;
             }
             Identity::Anonymous | Identity::Local { .. } => {}
         }

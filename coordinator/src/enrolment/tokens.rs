@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use consign_common::{
     digest::Sha256,
-    name::{Environment, Id, Owner, ServerName},
+    name::{App, Environment, Id, Owner, ServerName},
     time::UnixMs,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -26,8 +26,16 @@ pub struct Tokens {
 /// Whom a token makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    Agent { server: ServerName, environment: Environment },
-    Operator { name: Owner, role: Role },
+    Agent {
+        server: ServerName,
+        environment: Environment,
+    },
+    /// Apps: none for every one.
+    Operator {
+        name: Owner,
+        role: Role,
+        apps: Vec<App>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -102,11 +110,16 @@ impl Tokens {
             .await?;
         let (name, environment, role) = match &new.grant {
             Grant::Agent { server, environment } => (server.as_str(), environment.as_str(), Role::Agent),
-            Grant::Operator { name, role } => (name.as_str(), "", *role),
+            Grant::Operator { name, role, .. } => (name.as_str(), "", *role),
         };
+        let apps: &[App] = match &new.grant {
+            Grant::Agent { .. } => &[],
+            Grant::Operator { apps, .. } => apps,
+        };
+        let apps = serde_json::to_string(apps).map_err(StoreError::corrupt)?;
         sqlx::query(
             "INSERT INTO tokens (id, secret_sha256, name, environment, role, replaces, created_by, created_ms,
-                                 expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                 expires_ms, apps) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(id.as_str())
         .bind(Sha256::of(&secret).to_string())
@@ -117,6 +130,7 @@ impl Tokens {
         .bind(&new.created_by)
         .bind(from_u64(new.created.0))
         .bind(from_u64(new.expires.0))
+        .bind(apps)
         .execute(&mut *write)
         .await?;
         write.commit().await?;
@@ -215,7 +229,9 @@ fn token(row: &SqliteRow) -> Result<Token, StoreError> {
     let grant = if role == Role::Agent {
         Grant::Agent { server: parse(name)?, environment: parse(row.try_get("environment")?)? }
     } else {
-        Grant::Operator { name: parse(name)?, role }
+        let apps: &str = row.try_get("apps")?;
+        let apps = serde_json::from_str(apps).map_err(StoreError::corrupt)?;
+        Grant::Operator { name: parse(name)?, role, apps }
     };
     Ok(Token {
         id: parse(row.try_get("id")?)?,

@@ -1,13 +1,16 @@
 //! Servers behind whose identity more than one agent may be: a cloned machine, a copy of a disk, a snapshot that was gone
 //! back to. Which of them is the server, only a person can say.
 
-use consign_common::{name::ServerName, time::UnixMs};
+use consign_common::{audit::About, name::ServerName, time::UnixMs};
 use sqlx::Row as _;
 
 use super::{JournalMark, Quarantine, Registry, RegistryError, registry::unknown};
-use crate::store::{
-    Write,
-    column::{from_u64, to_u64},
+use crate::{
+    audit::{self, Act},
+    store::{
+        Write,
+        column::{from_u64, to_u64},
+    },
 };
 
 /// What a hello comes to.
@@ -143,6 +146,9 @@ async fn begin(
     .bind(name.as_str())
     .execute(&mut **write)
     .await?;
+    let mut act = Act::by_itself("server quarantine", now);
+    act.about(About::Server, name).because(&because);
+    audit::record(write, act).await?;
     Ok(Quarantine { because, since: now })
 }
 

@@ -12,11 +12,13 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use super::{AllowList, Caller, Identity, Peer, Role, roles};
+use crate::audit::{self, Act, Refusals, verbs};
 
 #[derive(Clone, Debug)]
 pub struct AccessLayer {
     allow_list: Arc<AllowList>,
     clock: Arc<dyn Clock>,
+    refusals: Refusals,
 }
 
 #[derive(Clone, Debug)]
@@ -26,25 +28,26 @@ pub struct Access<S> {
 }
 
 impl AccessLayer {
-    pub fn new(allow_list: Arc<AllowList>, clock: Arc<dyn Clock>) -> Self {
-        Self { allow_list, clock }
+    pub fn new(allow_list: Arc<AllowList>, clock: Arc<dyn Clock>, refusals: Refusals) -> Self {
+        Self { allow_list, clock, refusals }
     }
 
-    fn admit(&self, peer: Option<&Peer>, path: &str) -> Result<Caller, Status> {
-        let caller = match peer {
-            Some(Peer::Anonymous { .. }) => Caller { identity: Identity::Anonymous, role: Role::Anonymous },
+    fn caller(&self, peer: Option<&Peer>) -> Result<Caller, Status> {
+        Ok(match peer {
+            Some(Peer::Anonymous { .. }) => Caller::new(Identity::Anonymous, Role::Anonymous),
             // Only root and our own user get as far as this.
-            Some(Peer::Local { uid }) => {
-                Caller { identity: Identity::Local { uid: *uid }, role: Role::Admin }
-            }
+            Some(Peer::Local { uid }) => Caller::new(Identity::Local { uid: *uid }, Role::Admin),
             Some(Peer::Certified { spki, certificate_ends, .. }) => self
                 .allow_list
                 .caller(*spki, *certificate_ends, self.clock.now())
                 .ok_or_else(|| Status::unauthenticated("this key is not, or no longer, allowed here"))?,
             None => return Err(Status::unauthenticated("nobody is known on this connection")),
-        };
+        })
+    }
+
+    fn admit(caller: &Caller, path: &str) -> Result<(), Status> {
         if roles::may_call(caller.role, path) {
-            return Ok(caller);
+            return Ok(());
         }
         tracing::warn!(caller = %caller.identity, role = caller.role.as_str(), path, "call refused");
         Err(match caller.role {
@@ -80,12 +83,33 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Request>) -> Self::Future {
-        match self.layer.admit(request.extensions().get(), request.uri().path()) {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                Box::pin(self.inner.call(request))
-            }
-            Err(status) => Box::pin(async move { Ok(status.into_http()) }),
+        let peer = request.extensions().get::<Peer>();
+        let caller = match self.layer.caller(peer) {
+            Ok(caller) => caller,
+            Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
+        };
+        let path = request.uri().path();
+        let act = verbs::verb(path).map(|verb| Act::new(verb, &caller, peer, self.layer.clock.now()));
+        let refusals = self.layer.refusals.clone();
+        if let Err(status) = AccessLayer::admit(&caller, path) {
+            return Box::pin(async move {
+                if let Some(act) = act {
+                    refusals.record(act, &status).await;
+                }
+                Ok(status.into_http())
+            });
         }
+        request.extensions_mut().insert(caller);
+        let call = self.inner.call(request);
+        let Some(act) = act else { return Box::pin(call) };
+        Box::pin(async move {
+            let (answer, left) = audit::acting(act, call).await;
+            // A verb that was carried out is in the log, whatever came after.
+            let status = answer.as_ref().ok().and_then(|answer| Status::from_header_map(answer.headers()));
+            if let (Some(act), Some(status)) = (left, status) {
+                refusals.record(act, &status).await;
+            }
+            answer
+        })
     }
 }

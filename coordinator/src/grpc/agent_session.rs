@@ -17,7 +17,11 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{agent_place, agents::AgentParts, answer::invalid};
+use super::{
+    agent_papers, agent_place,
+    agents::{AgentParts, Shown},
+    answer::invalid,
+};
 use crate::{
     fleet::{
         AppReport, Claim, Decision, Foreseeing, Greeting, Held, JournalMark, Lost, Papers, Prospect, Report,
@@ -54,12 +58,13 @@ pub(super) async fn run(
     parts: AgentParts,
     server: ServerName,
     environment: Environment,
+    shown: Shown,
     mut from_agent: Streaming<AgentMessage>,
     to_agent: ToLine,
 ) {
     // Before the agent is told what there is, so that nothing newer is missed.
     let roots = parts.trust_roots.subscribe();
-    let begun = begin(&parts, &server, &environment, &mut from_agent, &to_agent).await;
+    let begun = begin(&parts, &server, &environment, &shown, &mut from_agent, &to_agent).await;
     let (mut session, known) = match begun {
         Ok(begun) => begun,
         Err(status) => {
@@ -69,7 +74,7 @@ pub(super) async fn run(
         }
     };
     tracing::info!(%server, "connected");
-    let line = Line { parts: &parts, server: &server, to_agent: &to_agent };
+    let line = Line { parts: &parts, server: &server, shown: &shown, to_agent: &to_agent };
     let talked = line.talk(&mut session, &mut from_agent, roots, known).await;
     let end = talked.err().unwrap_or_else(|| Status::ok("the agent ended it"));
     parts.sessions.ended(&session);
@@ -89,6 +94,7 @@ async fn begin(
     parts: &AgentParts,
     server: &ServerName,
     environment: &Environment,
+    shown: &Shown,
     from_agent: &mut Streaming<AgentMessage>,
     to_agent: &ToLine,
 ) -> Result<(Session, u64), Status> {
@@ -116,7 +122,7 @@ async fn begin(
         clock_offset_ms: offset(hello.now_ms, parts.clock.now()),
     };
     let session = agent_place::take(parts, server, &claim).await?;
-    match introduce(parts, server, environment, &hello, claim.clock_offset_ms, to_agent).await {
+    match introduce(parts, server, environment, shown, &hello, claim.clock_offset_ms, to_agent).await {
         Ok(known) => Ok((session, known)),
         Err(status) => {
             parts.sessions.ended(&session);
@@ -130,6 +136,7 @@ async fn introduce(
     parts: &AgentParts,
     server: &ServerName,
     environment: &Environment,
+    shown: &Shown,
     hello: &v1::Hello,
     offset: i64,
     to_agent: &ToLine,
@@ -145,11 +152,13 @@ async fn introduce(
     }
     let compared = parts.controller.compare(server, environment, &apps, &open_deployments(hello)?).await;
     compared.map_err(|error| unreadable(server, &error))?;
+    agent_papers::introduce(&parts.store, server, shown, hello, now).await?;
     let welcome = Kind::Welcome(v1::Welcome {
         coordinator: parts.coordinator.clone(),
         now_ms: now.0,
         heartbeat_seconds: u32::try_from(HEARTBEAT.as_secs()).unwrap_or(15),
         protocol: PROTOCOL,
+        audit: Some(agent_papers::head(&parts.store).await?),
     });
     send(to_agent, welcome).await?;
     let known = send_trust_roots(parts, to_agent, hello.trust_root_version).await?;
@@ -160,6 +169,7 @@ async fn introduce(
 struct Line<'a> {
     parts: &'a AgentParts,
     server: &'a ServerName,
+    shown: &'a Shown,
     to_agent: &'a ToLine,
 }
 
@@ -203,10 +213,16 @@ impl Line<'_> {
                         noted = Instant::now();
                         note(self.parts, self.server, line_offset(self.parts, self.server).await).await;
                     }
-                    send(self.to_agent, wire(ToAgent::Heartbeat, self.parts.clock.now())).await?;
+                    send(self.to_agent, self.heartbeat().await?).await?;
                 }
             }
         }
+    }
+
+    /// With the end of the audit log, as it is now.
+    async fn heartbeat(&self) -> Result<Kind, Status> {
+        let audit = Some(agent_papers::head(&self.parts.store).await?);
+        Ok(Kind::Heartbeat(v1::Heartbeat { now_ms: self.parts.clock.now().0, echo: 0, audit }))
     }
 
     async fn hear(&self, session: &Session, kind: agent_message::Kind) -> Result<(), Status> {
@@ -232,6 +248,14 @@ impl Line<'_> {
                 let error: String = taken.error.chars().take(2000).collect();
                 self.parts.registry.trust_root_taken(self.server, taken.version, &error).await?;
                 Ok(())
+            }
+            agent_message::Kind::Receipt(receipt) => {
+                let now = self.parts.clock.now();
+                let taken = agent_papers::take(&self.parts.store, self.server, self.shown, &receipt, now);
+                match taken.await? {
+                    Some(ack) => send(self.to_agent, Kind::ReceiptAck(ack)).await,
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -301,9 +325,12 @@ async fn send(to_agent: &ToLine, kind: Kind) -> Result<(), Status> {
     let (before, after) = match &kind {
         Kind::Order(_) => ("order-send-before", "order-send-after"),
         Kind::EventAck(_) => ("event-ack-send-before", "event-ack-send-after"),
-        Kind::Welcome(_) | Kind::Heartbeat(_) | Kind::TrustRoots(_) | Kind::Query(_) | Kind::Resend(_) => {
-            ("message-send-before", "message-send-after")
-        }
+        Kind::Welcome(_)
+        | Kind::Heartbeat(_)
+        | Kind::TrustRoots(_)
+        | Kind::Query(_)
+        | Kind::Resend(_)
+        | Kind::ReceiptAck(_) => ("message-send-before", "message-send-after"),
     };
     crash::point(before);
     let message = CoordinatorMessage { kind: Some(kind) };
@@ -338,7 +365,7 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
         ToAgent::TrustRoots(envelopes) => {
             Kind::TrustRoots(v1::TrustRoots { envelopes: envelopes.into_iter().map(Into::into).collect() })
         }
-        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo: 0 }),
+        ToAgent::Heartbeat => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, ..Default::default() }),
         ToAgent::Resend { deployment, lost } => Kind::Resend(v1::Resend {
             deployment: deployment.into(),
             lost: Some(match lost {
@@ -346,7 +373,7 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
                 Lost::Logs => v1::resend::Lost::Logs(true),
             }),
         }),
-        ToAgent::Ask(echo) => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo }),
+        ToAgent::Ask(echo) => Kind::Heartbeat(v1::Heartbeat { now_ms: now.0, echo, audit: None }),
     }
 }
 

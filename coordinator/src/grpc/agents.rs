@@ -1,6 +1,6 @@
 //! What agents ask: sessions, logs, files, and a new certificate.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use consign_common::{
     digest::Sha256,
@@ -12,7 +12,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Caller, Identity, agent_logs, agent_place, agent_session, answer::invalid, transfer};
+use super::{
+    Answers, Caller, Identity, Peer, agent_logs, agent_place, agent_session, answer::invalid, transfer,
+};
 use crate::{
     enrolment::Enroller,
     fleet::{Registry, Sessions},
@@ -71,11 +73,13 @@ impl Agents for AgentService {
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (server, environment) = agent(&request)?;
+        let shown = shown(&request)?;
         let (to_agent, messages) = mpsc::channel(AHEAD);
         tokio::spawn(agent_session::run(
             self.parts.clone(),
             server,
             environment,
+            shown,
             request.into_inner(),
             to_agent,
         ));
@@ -131,6 +135,22 @@ impl Agents for AgentService {
         let caller: Option<Caller> = request.extensions().get().cloned();
         let caller = caller.ok_or_else(|| Status::internal("the caller is not known"))?;
         Ok(Response::new(self.parts.enroller.renew(&caller, request.get_ref()).await?))
+    }
+}
+
+/// The key that the agent has proved to have, and where it calls from.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) spki: Sha256,
+    pub(super) address: SocketAddr,
+}
+
+fn shown<T>(request: &Request<T>) -> Result<Shown, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Certified { spki, address, .. }) => Ok(Shown { spki: *spki, address: *address }),
+        Some(Peer::Anonymous { .. } | Peer::Local { .. }) | None => {
+            Err(Status::internal("the caller showed no certificate"))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use consign_common::{digest::Sha256, name::ServerName, time::UnixMs};
 use sqlx::{Row as _, sqlite::SqliteRow};
 use tokio::sync::Mutex;
 
-use super::{Caller, Connections, Identity, Role};
+use super::{Apps, Caller, Connections, Identity, Role};
 use crate::store::{
     Store, StoreError, Write,
     column::{from_u64, parse},
@@ -47,7 +47,8 @@ const UNSEEN_KEYS: i64 = 4;
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT k.spki_sha256, k.seen_ms, k.server, s.uid, s.environment, k.operator, o.role
+            "SELECT k.spki_sha256, k.seen_ms, k.server, s.uid, s.environment, k.operator, o.role,
+               (SELECT group_concat(a.app, ' ') FROM operator_apps a WHERE a.operator = k.operator) AS apps
              FROM keys k LEFT JOIN servers s ON s.name = k.server LEFT JOIN operators o ON o.name = k.operator ",
             $tail
         )
@@ -227,16 +228,22 @@ fn holder(row: &SqliteRow) -> Result<(Sha256, Holder), StoreError> {
     let server: Option<&str> = row.try_get("server")?;
     let operator: Option<&str> = row.try_get("operator")?;
     let caller = match (server, operator) {
-        (Some(server), None) => Caller {
-            identity: Identity::Agent {
+        (Some(server), None) => Caller::new(
+            Identity::Agent {
                 server: parse(server)?,
                 uid: parse(row.try_get("uid")?)?,
                 environment: parse(row.try_get("environment")?)?,
             },
-            role: Role::Agent,
-        },
+            Role::Agent,
+        ),
         (None, Some(name)) => {
-            Caller { identity: Identity::Operator { name: parse(name)? }, role: parse(row.try_get("role")?)? }
+            let apps: Option<&str> = row.try_get("apps")?;
+            let apps = apps.unwrap_or_default().split_whitespace().map(parse);
+            Caller {
+                identity: Identity::Operator { name: parse(name)? },
+                role: parse(row.try_get("role")?)?,
+                apps: Apps::of(apps.collect::<Result<Vec<_>, _>>()?),
+            }
         }
         (None, None) | (Some(_), Some(_)) => return Err(StoreError::corrupt("a key without one holder")),
     };

@@ -87,6 +87,7 @@ impl From<RepositoryError> for Status {
             RepositoryError::Offset { .. }
             | RepositoryError::NotAsked { .. }
             | RepositoryError::StatementsFull { .. }
+            | RepositoryError::NotYourApp { .. }
             | RepositoryError::BringsApprovalsOnly => Self::failed_precondition(error.to_string()),
             RepositoryError::SignerUnknown { .. } => {
                 let mut status = Self::failed_precondition(error.to_string());

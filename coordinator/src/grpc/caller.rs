@@ -1,8 +1,9 @@
 //! Who calls. Every request that reaches a service carries a [`Caller`] in its extensions; the access layer put it there.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use consign_common::name::{Environment, Id, Owner, ServerName};
+use consign_common::name::{App, Environment, Id, Owner, ServerName};
+use tonic::Status;
 
 /// What a caller may do; the table is in `grpc/roles.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,51 @@ pub enum Identity {
 pub struct Caller {
     pub identity: Identity,
     pub role: Role,
+    pub apps: Apps,
+}
+
+/// The apps that somebody may publish, attest and roll out, as far as the role lets them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Apps {
+    #[default]
+    All,
+    Only(BTreeSet<App>),
+}
+
+impl Apps {
+    /// None listed: every one.
+    pub fn of(listed: impl IntoIterator<Item = App>) -> Self {
+        let listed: BTreeSet<App> = listed.into_iter().collect();
+        if listed.is_empty() { Self::All } else { Self::Only(listed) }
+    }
+
+    pub fn has(&self, app: &App) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(apps) => apps.contains(app),
+        }
+    }
+}
+
+impl Caller {
+    /// For who may do with every app what the role says.
+    pub fn new(identity: Identity, role: Role) -> Self {
+        Self { identity, role, apps: Apps::All }
+    }
+
+    pub(super) fn check_app(&self, app: &App) -> Result<(), Status> {
+        match &self.apps {
+            Apps::Only(apps) if !apps.contains(app) => {
+                let own: Vec<&str> = apps.iter().map(App::as_str).collect();
+                Err(Status::failed_precondition(format!(
+                    "not-your-app: {} is for {} and not for {app}; an admin gives it more with `consign operator add --replace --app`",
+                    self.identity,
+                    own.join(", ")
+                )))
+            }
+            Apps::All | Apps::Only(_) => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

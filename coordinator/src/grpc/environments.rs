@@ -6,6 +6,8 @@ use std::{
 };
 
 use consign_common::{
+    audit::About,
+    digest::Sha256,
     name::{App, Environment},
     time::Clock,
 };
@@ -18,6 +20,7 @@ use super::{
     settings,
 };
 use crate::{
+    audit,
     environments::{self, Applied},
     fleet::{Registry, Server, Sessions},
     rollouts::{self, Controller, Hold, RolloutRow},
@@ -51,6 +54,13 @@ impl EnvironmentService {
         let by = caller.identity.to_string();
         let mut write = self.store.write().await?;
         let changes = environments::store::apply(&mut write, &all, &by, self.clock.now()).await?;
+        audit::note(|act| {
+            let names: Vec<&str> = all.keys().map(Environment::as_str).collect();
+            let changed = changes.iter().map(|change| format!("{} {}", change.environment, change.setting));
+            act.about(About::Environment, names.join(" "));
+            act.about(About::Settings, changed.collect::<Vec<_>>().join(", "));
+            act.by(Sha256::of(request.text.as_bytes()));
+        });
         if request.dry_run {
             drop(write);
         } else {

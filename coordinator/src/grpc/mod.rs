@@ -4,11 +4,13 @@
 
 mod access;
 mod agent_logs;
+mod agent_papers;
 mod agent_place;
 mod agent_session;
 mod agents;
 mod allow_list;
 mod answer;
+mod audit;
 mod caller;
 mod connection;
 mod environments;
@@ -27,7 +29,7 @@ mod view;
 pub use access::{Access, AccessLayer};
 pub use agents::{AgentParts, AgentService};
 pub use allow_list::AllowList;
-pub use caller::{Caller, Identity, InvalidRole, Role};
+pub use caller::{Apps, Caller, Identity, InvalidRole, Role};
 pub use connection::{Connection, Connections, Peer};
 pub use environments::EnvironmentService;
 pub use operators::OperatorService;

@@ -2,21 +2,29 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use consign_common::{digest::Sha256, limits::STATEMENTS, name::ServerName, time::Clock};
+use consign_common::{
+    audit::About,
+    digest::Sha256,
+    limits::STATEMENTS,
+    name::{App, Id, ServerName},
+    time::Clock,
+};
 use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    AllowList, Answers, Caller, EnvironmentService, Role, Rollouts,
+    AllowList, Answers, Apps, Caller, EnvironmentService, Role, Rollouts,
     answer::invalid,
-    statements,
+    audit, statements,
     transfer::{self, Chunks},
     view::{self, Presence},
 };
 use crate::{
+    audit as log,
     enrolment::{self, Grant, NewToken, Tokens},
     fleet::{Enablement, Lifted, Registry, Selector, Server},
     repository::{Begun, Ended, Repository, Wanted},
+    store::Store,
     trust_roots::{MESSAGE_BUDGET, TrustRoots},
 };
 
@@ -24,12 +32,15 @@ use crate::{
 const TOKEN_TTL: Duration = Duration::from_secs(60 * 60);
 const TOKEN_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const REASON_BYTES: usize = 1000;
+/// Apps that one CI identity is for.
+const APPS: usize = 100;
 
 #[derive(Clone, Debug)]
 pub struct OperatorService {
     /// The coordinator's id.
     pub coordinator: String,
     pub clock: Arc<dyn Clock>,
+    pub store: Arc<Store>,
     pub repository: Arc<Repository>,
     pub trust_roots: Arc<TrustRoots>,
     pub tokens: Tokens,
@@ -65,6 +76,8 @@ impl Operators for OperatorService {
             role: caller.role.as_str().into(),
             behind: self.rollouts.behind().await?,
             quarantined: quarantined.map(|server| server.name.to_string()).collect(),
+            audit: Some(audit::head(log::head(self.store.read()).await?)),
+            audit_disputes: audit::disputes(&self.store).await?,
         }))
     }
 
@@ -72,13 +85,14 @@ impl Operators for OperatorService {
         &self,
         request: Request<v1::BeginPublishRequest>,
     ) -> Answer<v1::BeginPublishResponse> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let sha256 =
             <[u8; 32]>::try_from(&*request.pack_sha256).map_err(|_| invalid("pack_sha256 has 32 bytes"))?;
         let pack = (request.pack_length, Sha256::from_bytes(sha256));
         let begun = self
             .repository
-            .begin(request.manifest.into(), request.statement.into(), pack, self.clock.now())
+            .begin(request.manifest.into(), request.statement.into(), pack, &caller.apps, self.clock.now())
             .await?;
         Ok(Response::new(match begun {
             Begun::Complete => v1::BeginPublishResponse {
@@ -93,8 +107,12 @@ impl Operators for OperatorService {
     }
 
     async fn upload_pack(&self, request: Request<Streaming<v1::UploadChunk>>) -> Answer<v1::UploadResponse> {
+        let caller = caller(&request)?;
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.ok_or_else(|| invalid("the first chunk names the upload"))?;
+        if let Apps::Only(_) = &caller.apps {
+            caller.check_app(&self.repository.app_of_upload(&first.upload).await?)?;
+        }
         let mut upload = self.repository.resume(&first.upload, first.offset).await?;
         upload.write(&first.data).await?;
         while let Some(chunk) = chunks.message().await? {
@@ -164,6 +182,9 @@ impl Operators for OperatorService {
         request: Request<v1::PutTrustRootRequest>,
     ) -> Answer<v1::PutTrustRootResponse> {
         let caller = caller(&request)?;
+        log::note(|act| {
+            act.by(Sha256::of(&request.get_ref().envelope));
+        });
         let version = self.trust_roots.put(&request.get_ref().envelope).await?;
         tracing::info!(version, by = %caller.identity, "new trust root");
         Ok(Response::new(v1::PutTrustRootResponse { version }))
@@ -183,6 +204,7 @@ impl Operators for OperatorService {
             created,
             expires: created.plus(ttl(request.ttl_seconds)?),
         };
+        note_grant(&new.grant);
         let token = self.tokens.create(&new).await.map_err(|refusal| enrolment::refused(&refusal))?;
         tracing::info!(token = %token.id, name = request.name, role = request.role, by = new.created_by, "token made");
         Ok(Response::new(v1::CreateTokenResponse {
@@ -211,7 +233,8 @@ impl Operators for OperatorService {
                 && (request.name.is_empty() || server.name.as_str() == request.name)
         };
         let behind = self.rollouts.behind().await?;
-        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
+        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind));
+        let servers = audit::of_servers(&self.store, servers.collect()).await?;
         let trust_root_expires_ms = self.trust_roots.newest().expires.0;
         Ok(Response::new(v1::ListServersResponse { servers, trust_root_expires_ms }))
     }
@@ -224,6 +247,11 @@ impl Operators for OperatorService {
             return Err(invalid(format!("a reason has at most {REASON_BYTES} bytes")));
         }
         let reason = request.reason.trim();
+        log::note(|act| {
+            let what = if request.enabled { "server enable" } else { "server disable" };
+            act.what = what.to_owned();
+            act.about(About::Server, &name).because(reason);
+        });
         let enablement = if request.enabled {
             self.lift_quarantine(&name, reason, &caller).await?;
             Enablement::Enabled
@@ -247,6 +275,7 @@ impl Operators for OperatorService {
     ) -> Answer<v1::RemoveServerResponse> {
         let caller = caller(&request)?;
         let name: ServerName = request.get_ref().name.parse().map_err(invalid)?;
+        note_about(About::Server, &name);
         let keys = self.registry.remove(&name).await?;
         self.allow_list.refresh(&keys).await?;
         tracing::info!(server = %name, by = %caller.identity, "server removed");
@@ -267,6 +296,7 @@ impl Operators for OperatorService {
     ) -> Answer<v1::RemoveOperatorResponse> {
         let caller = caller(&request)?;
         let name = request.get_ref().name.parse().map_err(invalid)?;
+        note_about(About::Operator, &name);
         let keys = self.operators.remove(&name).await?;
         self.allow_list.refresh(&keys).await?;
         tracing::info!(operator = %name, by = %caller.identity, "operator removed");
@@ -276,22 +306,37 @@ impl Operators for OperatorService {
     async fn start_rollout(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
+        log::note(|act| {
+            act.about(About::App, &request.app).about(About::Version, &request.version);
+            act.about(About::Environment, &request.environment).because(&request.reason);
+        });
         self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.start(&caller, request).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.rollback(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        log::note(|act| {
+            act.about(About::App, &request.app).about(About::Environment, &request.environment);
+            act.because(&request.reason);
+        });
+        self.rollouts.rollback(&caller, request).await.map(Response::new)
     }
 
     async fn abort_rollout(&self, request: Request<v1::AbortRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
+        note_word(&request.get_ref().rollout, &request.get_ref().reason);
         self.rollouts.abort(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn take_over(&self, request: Request<v1::TakeOverRequest>) -> Answer<v1::TakeOverResponse> {
         let caller = caller(&request)?;
+        let asked = request.get_ref();
+        log::note(|act| {
+            act.about(About::App, &asked.app).about(About::Environment, &asked.environment);
+            act.because(&asked.reason);
+        });
         self.rollouts.take_over(&caller, request.into_inner()).await.map(Response::new)
     }
 
@@ -301,22 +346,29 @@ impl Operators for OperatorService {
 
     async fn pause_rollout(&self, request: Request<v1::PauseRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
+        note_word(&request.get_ref().rollout, &request.get_ref().reason);
         self.rollouts.pause(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn resume_rollout(&self, request: Request<v1::ResumeRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
+        note_word(&request.get_ref().rollout, &request.get_ref().reason);
         self.rollouts.resume(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn retry_rollout(&self, request: Request<v1::RetryRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
+        note_word(&request.get_ref().rollout, &request.get_ref().reason);
         self.rollouts.retry(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn skip_in_rollout(&self, request: Request<v1::SkipInRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
+        note_word(&request.rollout, &request.reason);
+        log::note(|act| {
+            act.about(About::Server, &request.server).about(About::Step, &request.step);
+        });
         self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.skip(&caller, request).await.map(Response::new)
     }
@@ -324,6 +376,10 @@ impl Operators for OperatorService {
     async fn decide_step(&self, request: Request<v1::DecideStepRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
         let request = request.into_inner();
+        note_word(&request.rollout, &format!("{}: {}", request.action, request.reason));
+        log::note(|act| {
+            act.about(About::Server, &request.server).about(About::Step, &request.step);
+        });
         self.take_decisions(&caller, &request.statements).await?;
         self.rollouts.decide(&caller, request).await.map(Response::new)
     }
@@ -360,6 +416,11 @@ impl Operators for OperatorService {
 
     async fn lift_hold(&self, request: Request<v1::LiftHoldRequest>) -> Answer<v1::Hold> {
         let caller = caller(&request)?;
+        let asked = request.get_ref();
+        log::note(|act| {
+            act.about(About::App, &asked.app).about(About::Environment, &asked.environment);
+            act.because(&asked.reason);
+        });
         self.environments.lift_hold(&caller, request.into_inner()).await.map(Response::new)
     }
 
@@ -375,6 +436,32 @@ impl Operators for OperatorService {
     ) -> Answer<v1::ListStatementsResponse> {
         let digest = request.get_ref().digest.parse().map_err(invalid)?;
         statements::list(&self.repository, &self.trust_roots.newest(), digest).await.map(Response::new)
+    }
+
+    type ReadAuditStream = Answers<v1::AuditEntry>;
+
+    async fn read_audit(&self, request: Request<v1::ReadAuditRequest>) -> Answer<Answers<v1::AuditEntry>> {
+        audit::read(Arc::clone(&self.store), request.into_inner()).map(Response::new)
+    }
+
+    async fn audit_heads(&self, _request: Request<v1::AuditHeadsRequest>) -> Answer<v1::AuditHeadsResponse> {
+        audit::heads(&self.store, &self.coordinator).await.map(Response::new)
+    }
+
+    async fn accept_audit(
+        &self,
+        request: Request<v1::AcceptAuditRequest>,
+    ) -> Answer<v1::AcceptAuditResponse> {
+        audit::accept(&self.store, request.into_inner()).await.map(Response::new)
+    }
+
+    type ListReceiptsStream = Answers<v1::StoredReceipt>;
+
+    async fn list_receipts(
+        &self,
+        request: Request<v1::ListReceiptsRequest>,
+    ) -> Answer<Answers<v1::StoredReceipt>> {
+        audit::receipts(Arc::clone(&self.store), request.get_ref()).map(Response::new)
     }
 
     async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
@@ -427,7 +514,11 @@ impl OperatorService {
         }
         for envelope in envelopes {
             let now = self.clock.now();
-            statements::put(&self.repository, caller, envelope.as_ref().to_vec(), now).await?;
+            log::note(|act| {
+                act.by(Sha256::of(envelope.as_ref()));
+            });
+            let put = statements::put(&self.repository, caller, envelope.as_ref().to_vec(), now);
+            log::aside(log::verbs::STATEMENT, put).await?;
         }
         Ok(())
     }
@@ -463,7 +554,15 @@ impl OperatorService {
             if !request.environment.is_empty() {
                 return Err(invalid("an operator belongs to no environment"));
             }
-            return Ok(Grant::Operator { name: request.name.parse().map_err(invalid)?, role });
+            if role != Role::Ci && !request.apps.is_empty() {
+                return Err(invalid("only an identity of role ci is for some apps"));
+            }
+            if request.apps.len() > APPS {
+                return Err(invalid(format!("more than {APPS} apps")));
+            }
+            let apps = request.apps.iter().map(|app| app.parse().map_err(invalid));
+            let apps = apps.collect::<Result<_, _>>()?;
+            return Ok(Grant::Operator { name: request.name.parse().map_err(invalid)?, role, apps });
         }
         let environment = request.environment.parse().map_err(invalid)?;
         if !self.trust_roots.newest().environments.contains_key(&environment) {
@@ -473,6 +572,39 @@ impl OperatorService {
         }
         Ok(Grant::Agent { server: request.name.parse().map_err(invalid)?, environment })
     }
+}
+
+fn note_about(about: About, name: &impl ToString) {
+    log::note(|act| {
+        act.about(about, name.to_string());
+    });
+}
+
+/// An operator's word about a rollout, which may be named by the beginning of its id.
+fn note_word(rollout: &str, reason: &str) {
+    log::note(|act| {
+        act.because(reason);
+        if rollout.parse::<Id>().is_ok() {
+            act.about(About::Rollout, rollout);
+        }
+    });
+}
+
+/// Whom the token is to make.
+fn note_grant(grant: &Grant) {
+    log::note(|act| match grant {
+        Grant::Agent { server, environment } => {
+            act.about(About::Server, server)
+                .about(About::Environment, environment)
+                .about(About::Role, "agent");
+        }
+        Grant::Operator { name, role, apps } => {
+            let apps: Vec<&str> = apps.iter().map(App::as_str).collect();
+            act.about(About::Operator, name)
+                .about(About::Role, role.as_str())
+                .about(About::App, apps.join(" "));
+        }
+    });
 }
 
 /// Who calls: put there by the access layer, without which no request comes here.

@@ -59,6 +59,11 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/PutStatement", OPERATORS),
     ("/consign.v1.Operators/ListStatements", OPERATORS),
     ("/consign.v1.Operators/CheckRollout", OPERATORS),
+    // Whoever may see what was done may check that nothing was taken from it.
+    ("/consign.v1.Operators/ReadAudit", OPERATORS),
+    ("/consign.v1.Operators/AuditHeads", OPERATORS),
+    ("/consign.v1.Operators/AcceptAudit", ADMINS),
+    ("/consign.v1.Operators/ListReceipts", OPERATORS),
 ];
 
 /// Whether `role` may call the method of this path.

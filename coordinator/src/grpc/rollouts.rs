@@ -42,6 +42,7 @@ impl Rollouts for RolloutService {
     async fn start(&self, caller: &Caller, request: v1::StartRolloutRequest) -> Result<v1::Rollout, Status> {
         let asked = settings::from_wire(request.settings.unwrap_or_default())?;
         let environment = request.environment.parse().map_err(invalid)?;
+        caller.check_app(&request.app.parse().map_err(invalid)?)?;
         let own = environments::store::find(self.store.read(), &environment).await?.settings;
         let confirm = match (asked.confirm_ms, own.confirm_ms) {
             (Some(ms), _) => Some(Shorter::Asked(ms)),

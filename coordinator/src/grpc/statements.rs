@@ -5,6 +5,7 @@ use consign_proto::v1;
 use tonic::Status;
 
 use super::{Caller, Role};
+use crate::audit;
 use crate::repository::{Attested, Bringer, Brings, Kept, Novelty, Repository};
 
 pub(super) async fn put(
@@ -18,7 +19,11 @@ pub(super) async fn put(
         Role::Deployer | Role::Ci | Role::Admin => Brings::Everything,
     };
     let by = caller.identity.to_string();
-    let attested = repository.attest(envelope, Bringer { name: &by, brings }, now).await?;
+    audit::note(|act| {
+        act.by(Sha256::of(&envelope));
+    });
+    let bringer = Bringer { name: &by, brings, apps: &caller.apps };
+    let attested = repository.attest(envelope, bringer, now).await?;
     Ok(told(attested))
 }
 

@@ -58,6 +58,9 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         unknown_deployments: server.unknown_deployments,
         behind,
         document_types: server.report.document_types,
+        // Filled in where servers are listed.
+        audit: None,
+        audit_dispute: None,
     }
 }
 
@@ -91,6 +94,7 @@ pub(super) fn operator(operator: Operator) -> v1::Operator {
         identity: Subject::Operator { name: operator.name.to_string() }.uri(),
         name: operator.name.into(),
         role: operator.role.as_str().into(),
+        apps: operator.apps.into_iter().map(String::from).collect(),
         certificate_expires_ms: operator.certificate_expires.0,
         added_by: operator.added_by,
     }

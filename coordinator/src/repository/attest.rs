@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use consign_common::{
+    audit::About,
     digest::Sha256,
     limits::{ENVELOPE_BYTES, FUTURE_MS},
     name::{App, Environment, Owner},
@@ -18,6 +19,7 @@ use super::{
     Artifact, Repository, RepositoryError, Wanted,
     statements::{self, Kept, Novelty},
 };
+use crate::{audit, grpc::Apps};
 
 /// Who hands a statement in; not who signed it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,7 @@ pub struct Bringer<'a> {
     pub name: &'a str,
     /// Of what it is not a person's own decision, only those who deploy or publish bring word.
     pub brings: Brings,
+    pub apps: &'a Apps,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,20 @@ impl Repository {
         // As claimed, to find the artifact that it is about; everything else is decided after the signatures.
         let claimed = Statement::parse(parsed.payload())?;
         let artifact = self.find(&Wanted::Digest(claimed.subject.sha256)).await?;
+        audit::note(|act| {
+            act.about(About::App, &artifact.app).about(About::Version, &artifact.version);
+            act.about(About::Artifact, artifact.digest)
+                .about(About::Predicate, claimed.predicate.type_name());
+            if let Predicate::Approval(approval) = &claimed.predicate {
+                act.about(About::Environment, &approval.environment);
+            }
+            if let Predicate::Decision(decision) = &claimed.predicate {
+                act.about(About::Rollout, &decision.rollout).about(About::Step, &decision.step);
+            }
+        });
+        if !bringer.apps.has(&artifact.app) {
+            return Err(RepositoryError::NotYourApp { app: artifact.app });
+        }
         let checked = check(&parsed, &claimed, &artifact, &root, now)?;
         match (bringer.brings, &claimed.predicate) {
             (Brings::Everything, _) | (Brings::ApprovalsOnly, Predicate::Approval(_)) => {}
@@ -82,8 +99,9 @@ impl Repository {
         }
         let mut write = self.store.write().await?;
         let novelty = statements::put(&mut write, &kept).await?;
-        write.commit().await?;
+        // Of what is here already nothing is written.
         if novelty == Novelty::New {
+            write.commit().await?;
             tracing::info!(
                 app = %artifact.app, version = %artifact.version, predicate = kept.predicate, by = bringer.name,
                 "statement kept"

@@ -65,6 +65,10 @@ pub enum RepositoryError {
         "statements-full: {most} statements that no gate asks for are kept about an artifact, and there are as many"
     )]
     StatementsFull { most: usize },
+    #[error(
+        "not-your-app: this identity is not for {app}; an admin gives it more with `consign operator add --replace --app`"
+    )]
+    NotYourApp { app: App },
     #[error("the role viewer brings approvals only")]
     BringsApprovalsOnly,
     #[error(

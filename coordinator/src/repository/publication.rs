@@ -4,6 +4,7 @@
 
 use consign_common::{
     artifact::{EntryKind, Manifest},
+    audit::About,
     digest::Sha256,
     limits::{ArtifactLimits, ENVELOPE_BYTES, FUTURE_MS},
     name::App,
@@ -16,7 +17,11 @@ use super::{
     attest::signed_by,
     statements::{self, Kept},
 };
-use crate::store::{Write, column::from_u64};
+use crate::{
+    audit,
+    grpc::Apps,
+    store::{Write, column::from_u64},
+};
 
 /// A manifest with its publisher's statement, both checked.
 #[derive(Clone, Debug)]
@@ -35,6 +40,14 @@ pub enum Begun {
     Complete,
     /// The pack is wanted, from this offset.
     Wanted { upload: Sha256, offset: u64 },
+}
+
+/// What is published, for the audit log.
+pub(super) fn note(manifest: &Manifest, digest: Sha256, statement: &[u8]) {
+    audit::note(|act| {
+        act.about(About::App, &manifest.app).about(About::Version, &manifest.version);
+        act.about(About::Artifact, digest).by(digest).by(Sha256::of(statement));
+    });
 }
 
 impl Publication {
@@ -127,6 +140,7 @@ impl Repository {
         manifest: Vec<u8>,
         statement: Vec<u8>,
         pack: (u64, Sha256),
+        apps: &Apps,
         now: UnixMs,
     ) -> Result<Begun, RepositoryError> {
         let (length, sha256) = pack;
@@ -136,6 +150,10 @@ impl Repository {
         }
         let root = self.trust_roots.newest();
         let publication = Publication::check(manifest, statement, &root, &self.limits, now)?;
+        note(&publication.parsed, publication.digest, &publication.statement);
+        if !apps.has(&publication.parsed.app) {
+            return Err(RepositoryError::NotYourApp { app: publication.parsed.app });
+        }
         if self.published(&publication).await?.is_some() {
             let Publication { digest, statement, parsed, .. } = &publication;
             self.add_statement(*digest, statement, &parsed.app).await?;

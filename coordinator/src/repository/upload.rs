@@ -28,7 +28,9 @@ use tokio::{
 };
 
 use super::{
-    Artifact, Publication, Repository, RepositoryError, Wanted, at, publication::statement_name, statements,
+    Artifact, Publication, Repository, RepositoryError, Wanted, at,
+    publication::{note, statement_name},
+    statements,
 };
 use crate::store::column::from_u64;
 
@@ -195,6 +197,16 @@ impl Repository {
         Ok((id, offset))
     }
 
+    /// Which app an upload is of.
+    pub async fn app_of_upload(&self, id: &str) -> Result<App, RepositoryError> {
+        let unknown = || RepositoryError::UploadUnknown { id: id.chars().take(80).collect() };
+        let parsed: Sha256 = id.parse().map_err(|_| unknown())?;
+        let path = self.upload_dir(parsed).join("manifest.json");
+        let bytes = fs::read(&path).await.map_err(|_| unknown())?;
+        let manifest = Manifest::parse(&bytes, &self.limits);
+        Ok(manifest.map_err(|error| RepositoryError::Manifest(error.to_string()))?.app)
+    }
+
     /// Takes the upload for one writer.
     pub async fn resume(self: &Arc<Self>, id: &str, offset: u64) -> Result<Upload, RepositoryError> {
         let unknown = || RepositoryError::UploadUnknown { id: id.chars().take(80).collect() };
@@ -230,6 +242,7 @@ impl Repository {
         let bytes = fs::read(from.join("manifest.json")).await.map_err(at(&from))?;
         let statement = from.join("statements").join(format!("{}.json", promise.statement));
         let statement = fs::read(&statement).await.map_err(at(&statement))?;
+        note(manifest, promise.manifest, &statement);
         let publication = Publication {
             number: published_number(&statement),
             manifest: bytes,

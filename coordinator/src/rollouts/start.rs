@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use consign_common::{
+    audit::About,
     digest::Sha256,
     name::{App, Environment, Id, StepName, Version},
     time::UnixMs,
@@ -20,6 +21,7 @@ use super::{
     succession::{add, is_active, open_of},
 };
 use crate::{
+    audit,
     environments::{self, Noted},
     fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
@@ -122,6 +124,10 @@ impl Controller {
         let mut after = After::default();
         let mut write = self.store.write().await?;
         let mut row = row;
+        // Also what it takes the place of is ended by this.
+        audit::note(|act| {
+            act.about(About::Rollout, &row.id).about(About::Artifact, row.digest).by(row.digest);
+        });
         for other in open_of(&mut write, &row.app, &row.environment).await? {
             self.make_way(&mut write, other, &row, queueing, &mut after).await?;
         }

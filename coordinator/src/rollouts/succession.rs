@@ -7,6 +7,7 @@ use std::{
 };
 
 use consign_common::{
+    audit::About,
     name::{App, Environment, Id, ServerName},
     time::UnixMs,
 };
@@ -21,6 +22,7 @@ use super::{
     store::{self, Write},
 };
 use crate::{
+    audit::{self, Act},
     fleet::Selector,
     rollout::{self, Candidate, End, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
 };
@@ -96,6 +98,11 @@ impl Controller {
             at: now,
         };
         store::put_hold(write, &hold).await?;
+        if by.is_empty() {
+            let mut act = Act::by_itself("env hold", now);
+            act.about(About::App, &hold.app).about(About::Environment, &hold.environment);
+            audit::record(write, act.because(&hold.because).clone()).await?;
+        }
         Ok(RolloutRow {
             id,
             app,

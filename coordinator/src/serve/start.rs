@@ -11,7 +11,7 @@ use std::{
 use consign_common::{
     durable, json,
     limits::{ArtifactLimits, MESSAGE_BYTES},
-    time::Clock,
+    time::{Clock, UnixMs},
 };
 use consign_proto::v1::{
     agents_server::AgentsServer, enrolment_server::EnrolmentServer, operators_server::OperatorsServer,
@@ -27,6 +27,7 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 
 use super::{Addresses, Options, import::import};
 use crate::{
+    audit::{self, Act, Refusals},
     bundle::InvalidBundle,
     enrolment::{Authority, AuthorityError, Enroller, SERVER_RENEWS, Tokens},
     fleet::{Registry, Sessions},
@@ -114,6 +115,7 @@ impl Coordinator {
         let state = StateDir::open(&options.state).map_err(StoreError::from)?;
         let store = Arc::new(Store::open(state).await?);
         let imported = import(&store, options.bundle.as_deref(), now).await?;
+        begin_audit(&store, &imported.coordinator, now).await?;
         let authority = Arc::new(Authority::load(&store.state().identity(), imported.coordinator)?);
         let trust_roots = Arc::new(TrustRoots::load(Arc::clone(&store), Arc::clone(&clock)).await?);
         let connections = Arc::new(Connections::default());
@@ -160,6 +162,7 @@ impl Coordinator {
         let operators = OperatorService {
             coordinator: authority.id().to_owned(),
             clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
             repository: Arc::clone(&repository),
             trust_roots: Arc::clone(&trust_roots),
             tokens,
@@ -215,7 +218,7 @@ impl Coordinator {
 
         let stop = watch::Sender::new(Phase::Running);
         let mut tasks = JoinSet::new();
-        let access = AccessLayer::new(allow_list, Arc::clone(&clock));
+        let access = AccessLayer::new(allow_list, Arc::clone(&clock), Refusals::new(Arc::clone(&store)));
         let operators = OperatorsServer::new(operators).max_decoding_message_size(MESSAGE_BYTES);
         let agents = AgentsServer::new(agents).max_decoding_message_size(MESSAGE_BYTES);
         tasks.spawn(ended("7443", {
@@ -289,6 +292,18 @@ impl Coordinator {
         }
         self.store.close().await;
     }
+}
+
+/// The first entry says whose log it is.
+async fn begin_audit(store: &Store, coordinator: &str, now: UnixMs) -> Result<(), StoreError> {
+    if audit::head(store.read()).await?.sequence > 0 {
+        return Ok(());
+    }
+    let mut write = store.write().await?;
+    let mut act = Act::by_itself("audit begin", now);
+    act.because(&format!("coordinator {coordinator}"));
+    audit::record(&mut write, act).await?;
+    write.commit().await
 }
 
 /// Limits of HTTP/2, said and not left to defaults.

@@ -14,6 +14,7 @@ use sqlx::{
 };
 
 use super::{StateDir, StateError};
+use crate::audit;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -36,7 +37,9 @@ pub struct Store {
 pub struct Write(Transaction<'static, Sqlite>);
 
 impl Write {
-    pub async fn commit(self) -> Result<(), StoreError> {
+    /// With it, the audit log has what is being done.
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        audit::carry(&mut self).await?;
         crash::point("store-commit-before");
         self.0.commit().await?;
         crash::point("store-commit-after");

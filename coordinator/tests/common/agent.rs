@@ -113,7 +113,11 @@ impl Agent {
             match self.from.message().await? {
                 Some(v1::CoordinatorMessage { kind: Some(Kind::Heartbeat(beat)) }) => {
                     if beat.echo != 0 {
-                        let alive = v1::Heartbeat { now_ms: SystemClock.now().0, echo: beat.echo };
+                        let alive = v1::Heartbeat {
+                            now_ms: SystemClock.now().0,
+                            echo: beat.echo,
+                            ..Default::default()
+                        };
                         let kind = Some(agent_message::Kind::Heartbeat(alive));
                         drop(self.to.send(v1::AgentMessage { kind }).await);
                     }
@@ -151,7 +155,8 @@ impl Agent {
                 | Kind::Heartbeat(_)
                 | Kind::EventAck(_)
                 | Kind::TrustRoots(_)
-                | Kind::Query(_)) => panic!("not an order: {other:?}"),
+                | Kind::Query(_)
+                | Kind::ReceiptAck(_)) => panic!("not an order: {other:?}"),
             }
         }
     }
@@ -179,7 +184,8 @@ impl Agent {
                 | Kind::Heartbeat(_)
                 | Kind::EventAck(_)
                 | Kind::TrustRoots(_)
-                | Kind::Query(_)) => return assert_eq!(ack, wanted),
+                | Kind::Query(_)
+                | Kind::ReceiptAck(_)) => return assert_eq!(ack, wanted),
             }
         }
     }

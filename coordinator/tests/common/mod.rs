@@ -217,6 +217,7 @@ impl World {
     async fn token_with(&self, name: &str, role: &str, replace: bool) -> Result<CreateTokenResponse, Status> {
         let environment = if role == "agent" { "staging" } else { "" };
         let request = CreateTokenRequest {
+            apps: Vec::new(),
             name: name.into(),
             environment: environment.into(),
             role: role.into(),

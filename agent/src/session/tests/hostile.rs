@@ -23,7 +23,8 @@ fn order() -> Kind {
 
 #[tokio::test]
 async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
-    let welcome = Welcome { coordinator: "me".into(), now_ms: 0, heartbeat_seconds: 1, protocol: 1 };
+    let welcome =
+        Welcome { coordinator: "me".into(), heartbeat_seconds: 1, protocol: 1, ..Welcome::default() };
     let ack = |deployment: &str| EventAck { deployment: deployment.into(), sequence: 1 };
     ends_the_session(vec![
         Kind::Welcome(welcome),

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod identity;
+mod papers;
 mod shipping;
 mod talk;
 mod transfer;

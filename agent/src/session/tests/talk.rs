@@ -135,7 +135,7 @@ async fn answers_at_once_when_it_is_asked_for_a_sign_of_life() {
     let mut agent = world.start(Arc::default());
     world.hello().await;
     assert!(matches!(agent.told().await, Inbound::Connected));
-    world.say(Kind::Heartbeat(Heartbeat { now_ms: 1, echo: 77 })).await;
+    world.say(Kind::Heartbeat(Heartbeat { now_ms: 1, echo: 77, audit: None })).await;
     // The next one of its own accord, a minute from now, would have no number.
     let mut echo = 0;
     while echo == 0 {

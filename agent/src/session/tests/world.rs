@@ -1,6 +1,7 @@
 //! A coordinator in this process and an agent's view of it.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -11,15 +12,16 @@ use std::{
 };
 
 use consign_common::{
+    audit::Head,
     deployment::{Attempt, Event as Body},
     name::Id,
     time::{Clock as _, SystemClock, UnixMs},
     tls::{self, ClientAuth, Identity},
-    trust::{Privilege, ServersWord},
+    trust::{Privilege, ServersWord, SigningKey},
 };
 use consign_proto::v1::{
-    AgentMessage, Chunk, CoordinatorMessage, EnrollRequest, EnrollResponse, FetchRequest, LogAck, LogChunk,
-    RenewRequest, RenewResponse, Welcome,
+    AgentMessage, AuditHead, Chunk, CoordinatorMessage, EnrollRequest, EnrollResponse, FetchRequest, LogAck,
+    LogChunk, RenewRequest, RenewResponse, Welcome,
     agent_message::Kind as Said,
     agents_server::{Agents, AgentsServer},
     coordinator_message::Kind,
@@ -37,7 +39,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use crate::{
     fixture::{Authority, COORDINATOR, DAYS_90},
     identity::{TrustRoots, roots},
-    ports::{AppReport, Inbound, JournalMark, Ledger, Lost, Outbound, PendingLog, Rewound},
+    ports::{AppReport, Heard, Inbound, JournalMark, Ledger, Lost, Outbound, PendingLog, Rewound},
     session::{convert::Host, dial::Dialer, proxy::Proxies, run::Session},
     status::Board,
 };
@@ -103,6 +105,7 @@ impl Agents for Coordinator {
             now_ms: SystemClock.now().0,
             heartbeat_seconds: self.heartbeat_seconds,
             protocol: crate::session::convert::PROTOCOL,
+            audit: Some(AuditHead { sequence: 7, hash: vec![7; 32].into() }),
         });
         for kind in [welcome].into_iter().chain(self.greeting.clone()) {
             says.send(Ok(CoordinatorMessage { kind: Some(kind) })).await.unwrap();
@@ -276,12 +279,14 @@ impl World {
                 privilege: Privilege::User("me".into()),
                 boot_id: "boot".into(),
                 process: Id::from_bytes([8; 16]),
+                receipt_key: SigningKey::generate().unwrap().public(),
             },
             ledger,
             inbound,
             outbound,
             board: board.clone(),
             logs_changed: Arc::new(Notify::new()),
+            receipts_made: Arc::new(Notify::new()),
         };
         let task = tokio::spawn(session.run());
         Agent { orders, events, identity, board, roots, task }
@@ -342,6 +347,8 @@ impl Drop for Agent {
 pub(super) struct TestLedger {
     pub(super) logs: Mutex<Vec<PendingLog>>,
     pub(super) acknowledged: Notify,
+    pub(super) heads: Mutex<BTreeMap<String, Head>>,
+    pub(super) receipts: Mutex<BTreeMap<Id, Vec<u8>>>,
 }
 
 impl TestLedger {
@@ -383,6 +390,23 @@ impl Ledger for TestLedger {
             log.acknowledged = log.acknowledged.max(offset);
         }
         self.acknowledged.notify_one();
+    }
+
+    async fn audit_head(&self, coordinator: &str) -> Option<Head> {
+        self.heads.lock().unwrap().get(coordinator).copied()
+    }
+
+    async fn hear_audit_head(&self, coordinator: &str, told: Head) -> Heard {
+        self.heads.lock().unwrap().insert(coordinator.to_owned(), told);
+        Heard::GoesOn
+    }
+
+    async fn pending_receipts(&self) -> Vec<Vec<u8>> {
+        self.receipts.lock().unwrap().values().cloned().collect()
+    }
+
+    async fn receipt_acknowledged(&self, deployment: &Id) {
+        self.receipts.lock().unwrap().remove(deployment);
     }
 }
 

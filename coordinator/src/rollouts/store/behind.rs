@@ -1,6 +1,7 @@
 //! What agents have seen and this coordinator does not know of: terms that it never gave, deployments that are not here.
 
 use consign_common::{
+    audit::About,
     name::{App, Environment, Id, ServerName},
     time::UnixMs,
 };
@@ -8,6 +9,7 @@ use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::Write;
 use crate::{
+    audit::{self, Act},
     rollouts::rows::{Behind, OrderRow},
     store::StoreError,
     store::column::{from_u64, parse, to_u64},
@@ -51,7 +53,16 @@ pub async fn mark_behind(
     .bind(from_u64(now.0))
     .execute(&mut **write)
     .await?;
-    Ok(if marked.rows_affected() > 0 { Noted::News } else { Noted::Known })
+    if marked.rows_affected() == 0 {
+        return Ok(Noted::Known);
+    }
+    let mut act = Act::by_itself("coordinator behind", now);
+    act.about(About::App, app)
+        .about(About::Environment, environment)
+        .about(About::Server, server)
+        .because(&format!("{server} has seen term {term}, which was never given here"));
+    audit::record(write, act).await?;
+    Ok(Noted::News)
 }
 
 macro_rules! select {

@@ -8,6 +8,7 @@ use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::Write;
 use crate::{
+    audit,
     rollouts::rows::{HistoryRow, Hold},
     store::StoreError,
     store::column::{from_u64, parse, to_u64},
@@ -22,7 +23,20 @@ pub async fn add_history(write: &mut Write, rollout: &Id, row: &HistoryRow) -> R
         .bind(&row.because)
         .execute(&mut **write)
         .await?;
+    if row.who.is_empty() {
+        if !is_progress(&row.what) {
+            audit::own(write, rollout, &format!("rollout: {}", row.what), &row.because, row.at).await?;
+        }
+        return Ok(());
+    }
+    let about = audit::store::of_rollout(write, rollout).await?;
+    audit::note(|act| act.fill(about));
     Ok(())
+}
+
+/// What only goes on as it was decided: later waves, and the stages of each.
+fn is_progress(what: &str) -> bool {
+    what.starts_with("wave ") && what != "wave 1"
 }
 
 /// Oldest first.

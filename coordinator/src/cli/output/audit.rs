@@ -1,0 +1,107 @@
+//! The audit log, and what servers say they ran.
+
+use consign_common::audit::{Entry, Outcome};
+use consign_proto::v1;
+use serde::Serialize;
+
+use super::Proof;
+
+/// An entry as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditLine {
+    pub hash: String,
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// As it is kept, so that the hashes can be made again: each is the SHA-256 of the one before (32 bytes) and of `entry`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportedEntry {
+    pub entry: String,
+    pub hash: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditVerified {
+    pub entries: u64,
+    pub hash: String,
+    /// Heads that somebody remembers and that agree: our own, and agents'.
+    pub agreed: usize,
+    /// Receipts whose signatures hold and that the log names.
+    pub receipts: usize,
+}
+
+/// An agent has seen an entry that is not in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuditDispute {
+    pub server: String,
+    pub sequence: u64,
+    pub hash: String,
+    /// The hash that stands there instead; empty: there is no such entry.
+    pub found: String,
+    pub since_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptLine {
+    pub server: String,
+    pub environment: String,
+    pub rollout: String,
+    pub deployment: String,
+    /// `succeeded`, `no-op`, `failed`, `returned`, `stopped`, `unknown`, `cancelled`, `refused`.
+    pub result: String,
+    pub because: String,
+    pub started_ms: u64,
+    pub ended_ms: u64,
+    pub steps: Vec<ReceiptStep>,
+    /// Whose word it is that the server has the key that signed it.
+    pub key: Proof,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptStep {
+    pub name: String,
+    pub phase: String,
+    pub attempts: u32,
+    pub result: String,
+    pub log_sha256: String,
+    pub log_length: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApprovedBy {
+    pub environment: String,
+    pub at_ms: u64,
+    pub reason: String,
+    /// `proven`: signed by people whom the environment's gate asks, by our own trust root.
+    pub proof: Proof,
+    /// Of the envelope.
+    pub digest: String,
+}
+
+impl From<v1::AuditDispute> for AuditDispute {
+    fn from(wire: v1::AuditDispute) -> Self {
+        let seen = wire.seen.unwrap_or_default();
+        Self {
+            server: wire.server,
+            sequence: seen.sequence,
+            hash: hex(&seen.hash),
+            found: hex(&wire.found),
+            since_ms: wire.seen_ms,
+        }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl AuditLine {
+    /// `done`, or the name of the refusal.
+    pub(crate) fn outcome(&self) -> String {
+        match &self.entry.outcome {
+            Outcome::Done {} => "done".to_owned(),
+            Outcome::Refused { code, .. } => format!("refused: {code}"),
+        }
+    }
+}
