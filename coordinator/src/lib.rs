@@ -15,6 +15,7 @@
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
 //! | [`rollout`] | the pure engine: waves, stops, verdicts |
 //! | [`rollouts`] | rollouts as they happen: the engine between store, agents and operators |
+//! | [`webhooks`] | other programs that are told |
 //! | [`logs`] | the output of steps |
 //! | [`grpc`] | listeners, callers, roles, services |
 
@@ -33,3 +34,4 @@ pub mod rollouts;
 pub mod serve;
 pub mod store;
 pub mod trust_roots;
+pub mod webhooks;

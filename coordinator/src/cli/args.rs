@@ -18,6 +18,7 @@ use super::{
     rollout::RolloutCommand,
     server::ServerCommand,
     trust::TrustCommand,
+    webhook::WebhookCommand,
 };
 use crate::serve;
 
@@ -124,6 +125,9 @@ Of what one key says of one type the newest counts: FAILED takes the place of PA
     /// Keys that sign
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Webhooks: other programs that are told of rollouts
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Print the completion script of a shell
     #[command(after_help = "Example:
   consign completions bash > /etc/bash_completion.d/consign")]

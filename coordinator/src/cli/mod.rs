@@ -8,7 +8,7 @@
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
 //! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
-//! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`], [`webhook`] | the nouns |
 //! | [`audit`] | who did what, and whether that was changed |
 //! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
@@ -35,6 +35,7 @@ mod signing;
 mod status;
 mod text;
 mod trust;
+mod webhook;
 
 #[cfg(test)]
 mod tests;

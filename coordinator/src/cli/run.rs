@@ -14,7 +14,7 @@ use super::{
     init, key, operator,
     print::Printer,
     profile::Home,
-    rollout, server, status, trust,
+    rollout, server, status, trust, webhook,
 };
 use crate::serve;
 
@@ -79,6 +79,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,
         Command::Trust(command) => trust::run(command, &home, client, printer).await?,
         Command::Key(command) => key::run(command, printer)?,
+        Command::Webhook(command) => webhook::run(command, &client()?, printer).await?,
         Command::Serve(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
@@ -92,7 +93,8 @@ fn talks(command: &Command) -> bool {
         | Command::Attest(_)
         | Command::Audit(_)
         | Command::Env(_)
-        | Command::Server(_) => true,
+        | Command::Server(_)
+        | Command::Webhook(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),
         Command::Trust(command) => command.talks(),

@@ -25,6 +25,7 @@ mod settings;
 mod statements;
 pub mod transfer;
 mod view;
+mod webhooks;
 
 pub use access::{Access, AccessLayer};
 pub use agents::{AgentParts, AgentService};
@@ -36,3 +37,4 @@ pub use operators::OperatorService;
 pub use rollouts::RolloutService;
 pub use seam::{Answers, Rollouts};
 pub(crate) use settings::from_wire as settings_from_wire;
+pub use webhooks::WebhookService;

@@ -13,7 +13,7 @@ use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    AllowList, Answers, Apps, Caller, EnvironmentService, Role, Rollouts,
+    AllowList, Answers, Apps, Caller, EnvironmentService, Role, Rollouts, WebhookService,
     answer::invalid,
     audit, statements,
     transfer::{self, Chunks},
@@ -49,6 +49,7 @@ pub struct OperatorService {
     pub allow_list: Arc<AllowList>,
     pub rollouts: Arc<dyn Rollouts>,
     pub environments: EnvironmentService,
+    pub webhooks: WebhookService,
     /// `host:port`, as others reach us.
     pub address: String,
     pub enrolment_address: String,
@@ -453,6 +454,21 @@ impl Operators for OperatorService {
         request: Request<v1::AcceptAuditRequest>,
     ) -> Answer<v1::AcceptAuditResponse> {
         audit::accept(&self.store, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_webhooks(
+        &self,
+        _request: Request<v1::ListWebhooksRequest>,
+    ) -> Answer<v1::ListWebhooksResponse> {
+        self.webhooks.list().await.map(Response::new)
+    }
+
+    async fn test_webhook(&self, request: Request<v1::WebhookRequest>) -> Answer<v1::Webhook> {
+        self.webhooks.test(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn retry_webhook(&self, request: Request<v1::WebhookRequest>) -> Answer<v1::Webhook> {
+        self.webhooks.retry(request.into_inner()).await.map(Response::new)
     }
 
     type ListReceiptsStream = Answers<v1::StoredReceipt>;

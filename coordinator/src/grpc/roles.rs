@@ -64,6 +64,9 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/AuditHeads", OPERATORS),
     ("/consign.v1.Operators/AcceptAudit", ADMINS),
     ("/consign.v1.Operators/ListReceipts", OPERATORS),
+    ("/consign.v1.Operators/ListWebhooks", OPERATORS),
+    ("/consign.v1.Operators/TestWebhook", DEPLOYERS),
+    ("/consign.v1.Operators/RetryWebhook", DEPLOYERS),
 ];
 
 /// Whether `role` may call the method of this path.

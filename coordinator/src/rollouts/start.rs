@@ -25,6 +25,7 @@ use crate::{
     environments::{self, Noted},
     fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
+    webhooks::{self, EventKind, Told},
 };
 
 /// All but the strategy's times is checked here.
@@ -309,6 +310,15 @@ impl Controller {
             what: format!("lift hold on {app}"),
             because: reason.to_owned(),
         };
+        let told = Told {
+            app: Some(app.clone()),
+            environment: Some(environment.clone()),
+            by: Some(by.to_owned()),
+            because: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+            ..Told::default()
+        };
+        let event = webhooks::Event { kind: EventKind::HoldLifted, at: noted.at, about: told };
+        webhooks::emit(&mut write, event).await?;
         environments::store::note(&mut write, environment, &noted).await?;
         let next = self.next_to_begin(&mut write, app, environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();

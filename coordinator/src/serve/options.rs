@@ -32,6 +32,10 @@ pub struct Options {
     /// Where root installed the programs that say how a wave is (health.command of an environment)
     #[arg(long, value_name = "DIR", default_value = "/etc/consign/health.d")]
     pub health_programs: PathBuf,
+
+    /// Who is told of rollouts, holds and gates that wait: a file of [[webhook]] tables
+    #[arg(long, value_name = "FILE")]
+    pub webhooks: Option<PathBuf>,
 }
 
 /// `<state>/addresses.json`: where a running coordinator really listens, whatever ports it was given.

@@ -33,7 +33,7 @@ use crate::{
     fleet::{Registry, Sessions},
     grpc::{
         AccessLayer, AgentParts, AgentService, AllowList, Connections, EnvironmentService, OperatorService,
-        RolloutService,
+        RolloutService, WebhookService,
         listener::{self, Admission, Tcp},
     },
     logs::{LogSettings, LogWriter},
@@ -42,6 +42,7 @@ use crate::{
     rollouts::{self, Controller, ControllerError, Feed, Patience, Surroundings},
     store::{StateDir, Store, StoreError},
     trust_roots::{TrustRootError, TrustRoots},
+    webhooks::{self, Deliverer, Pace, WebhookError},
 };
 
 /// Connections at once. A connection is a file descriptor, and the limit of those is the unit file's.
@@ -103,6 +104,8 @@ pub enum ServeError {
     #[error(transparent)]
     Rollouts(#[from] ControllerError),
     #[error(transparent)]
+    Webhooks(#[from] WebhookError),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
     Runtime(#[from] io::Error),
@@ -112,6 +115,7 @@ impl Coordinator {
     /// Listens when this returns.
     pub async fn start(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, ServeError> {
         let now = clock.now();
+        let webhooks = options.webhooks.as_deref().map(webhooks::read).transpose()?.unwrap_or_default();
         let state = StateDir::open(&options.state).map_err(StoreError::from)?;
         let store = Arc::new(Store::open(state).await?);
         let imported = import(&store, options.bundle.as_deref(), now).await?;
@@ -145,6 +149,18 @@ impl Coordinator {
             clock: Arc::clone(&clock),
         };
         let (sessions, feed) = (Arc::new(Sessions::default()), Feed::default());
+        let mut write = store.write().await?;
+        webhooks::store::begin(&mut write, &webhooks, now).await?;
+        write.commit().await?;
+        let deliverers = webhooks.into_iter().map(|webhook| Deliverer {
+            store: Arc::clone(&store),
+            feed: feed.clone(),
+            clock: Arc::clone(&clock),
+            webhook,
+            pace: Pace::default(),
+            now: Arc::default(),
+        });
+        let deliverers: Vec<Deliverer> = deliverers.collect();
         let logs =
             LogWriter::start(Arc::clone(&store), feed.clone(), Arc::clone(&clock), LogSettings::default());
         let surroundings = Surroundings {
@@ -182,6 +198,7 @@ impl Coordinator {
                 store: Arc::clone(&store),
                 sessions: Arc::clone(&sessions),
             }),
+            webhooks: WebhookService::new(&store, &clock, &deliverers),
             address: addresses.address.clone(),
             enrolment_address: addresses.enrolment_address.clone(),
         };
@@ -255,6 +272,9 @@ impl Coordinator {
         };
         tasks.spawn(until(stopping(&stop), renewing));
         tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_time()));
+        for deliverer in deliverers {
+            tasks.spawn(until(stopping(&stop), deliverer.run()));
+        }
         tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();

@@ -144,6 +144,7 @@ impl Owner {
             advertise: None,
             bundle: Some(bundle),
             health_programs: dir.join("health.d"),
+            webhooks: None,
         }
     }
 }

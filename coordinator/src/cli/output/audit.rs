@@ -79,6 +79,43 @@ pub struct ApprovedBy {
     pub digest: String,
 }
 
+/// Somebody who is told, and how that goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Webhook {
+    pub name: String,
+    /// Of its address.
+    pub host: String,
+    /// Empty: all.
+    pub events: Vec<String>,
+    pub apps: Vec<String>,
+    pub environments: Vec<String>,
+    pub waiting: u64,
+    pub delivered: u64,
+    pub given_up: u64,
+    /// Of the oldest that waits: what its last try came to.
+    pub error: String,
+    pub next_ms: u64,
+    pub delivered_ms: u64,
+}
+
+impl From<v1::Webhook> for Webhook {
+    fn from(wire: v1::Webhook) -> Self {
+        Self {
+            name: wire.name,
+            host: wire.host,
+            events: wire.events,
+            apps: wire.apps,
+            environments: wire.environments,
+            waiting: wire.waiting,
+            delivered: wire.delivered,
+            given_up: wire.given_up,
+            error: wire.error,
+            next_ms: wire.next_ms,
+            delivered_ms: wire.delivered_ms,
+        }
+    }
+}
+
 impl From<v1::AuditDispute> for AuditDispute {
     fn from(wire: v1::AuditDispute) -> Self {
         let seen = wire.seen.unwrap_or_default();

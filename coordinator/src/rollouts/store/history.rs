@@ -12,6 +12,7 @@ use crate::{
     rollouts::rows::{HistoryRow, Hold},
     store::StoreError,
     store::column::{from_u64, parse, to_u64},
+    webhooks::{self, Event, EventKind, Told},
 };
 
 pub async fn add_history(write: &mut Write, rollout: &Id, row: &HistoryRow) -> Result<(), StoreError> {
@@ -27,6 +28,7 @@ pub async fn add_history(write: &mut Write, rollout: &Id, row: &HistoryRow) -> R
         if !is_progress(&row.what) {
             audit::own(write, rollout, &format!("rollout: {}", row.what), &row.because, row.at).await?;
         }
+        webhooks::store::of_rollout(write, rollout, &row.what, &row.because, row.at).await?;
         return Ok(());
     }
     let about = audit::store::of_rollout(write, rollout).await?;
@@ -73,7 +75,10 @@ pub async fn put_hold(write: &mut Write, hold: &Hold) -> Result<(), StoreError> 
     .bind(from_u64(hold.at.0))
     .execute(&mut **write)
     .await?;
-    Ok(())
+    let (app, environment) = (Some(hold.app.clone()), Some(hold.environment.clone()));
+    let by = Some(hold.who.clone()).filter(|who| !who.is_empty());
+    let about = Told { app, environment, by, because: Some(hold.because.clone()), ..Told::default() };
+    webhooks::emit(write, Event { kind: EventKind::HoldPlaced, at: hold.at, about }).await
 }
 
 pub async fn hold<'e>(
