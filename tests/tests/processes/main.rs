@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
+mod audit;
 mod bad_input;
 mod balancers;
 mod cases;

@@ -39,7 +39,6 @@ fn clean(scene: &mut Scene, rollouts: u32) {
             feed: Feed::default(),
             clock,
             health_programs: PathBuf::new(),
-            webhooks: None,
         };
         let controller = Controller::new(surroundings, Patience::default());
         println!("rollouts cleaned: {}", controller.retain(rollouts).await.unwrap().len());
