@@ -28,14 +28,17 @@ impl Journal {
 
     /// Of whichever coordinator, for who asks locally.
     pub async fn audit_heads(&self) -> Result<Vec<(String, Remembered)>, JournalError> {
-        let rows: Vec<(String, i64, String, Option<i64>, Option<i64>, Option<String>)> = sqlx::query_as(
-            "SELECT coordinator, sequence, hash, disputed_ms, disputed_sequence, disputed_hash FROM audit_heads
-             ORDER BY coordinator",
-        )
-        .fetch_all(self.pool())
-        .await?;
-        let one = |(coordinator, a, b, c, d, e)| Ok((coordinator, remembered((a, b, c, d, e))?));
-        rows.into_iter().map(one).collect()
+        let coordinators: Vec<String> =
+            sqlx::query_scalar("SELECT coordinator FROM audit_heads ORDER BY coordinator")
+                .fetch_all(self.pool())
+                .await?;
+        let mut heads = Vec::new();
+        for coordinator in coordinators {
+            if let Some(remembered) = self.audit_head(&coordinator).await? {
+                heads.push((coordinator, remembered));
+            }
+        }
+        Ok(heads)
     }
 
     /// The coordinator says where its log ends. What was heard before is never given up for something that does not go

@@ -18,7 +18,7 @@ use super::{
     backoff::Backoff,
     convert::Host,
     dial::{Connection, DialError, Dialer},
-    stream::{SessionEnd, Stream},
+    stream::{News, SessionEnd, Stream},
 };
 use crate::{
     identity::TrustRoots,
@@ -116,8 +116,7 @@ impl<L: Ledger> Session<L> {
             &self.roots,
             &self.inbound,
             &mut self.outbound,
-            &self.logs_changed,
-            &self.receipts_made,
+            News { logs_changed: &self.logs_changed, receipts_made: &self.receipts_made },
         );
         // Output travels on a stream of its own: a flood of it delays no heartbeat.
         let shipping = keep_shipping(client, self.ledger.as_ref(), &self.logs_changed);

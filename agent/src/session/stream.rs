@@ -91,6 +91,15 @@ impl SessionEnd {
     }
 }
 
+/// What is new on this server.
+#[derive(Clone, Copy)]
+pub(super) struct News<'a> {
+    /// Told when an attempt's log may have begun or ended.
+    pub(super) logs_changed: &'a Notify,
+    /// Told of every receipt that was made.
+    pub(super) receipts_made: &'a Notify,
+}
+
 /// An open session.
 pub(super) struct Stream {
     incoming: Streaming<CoordinatorMessage>,
@@ -156,8 +165,7 @@ impl Stream {
         roots: &std::sync::Arc<TrustRoots>,
         inbound: &mpsc::Sender<Inbound>,
         outbound: &mut mpsc::Receiver<Outbound>,
-        logs_changed: &Notify,
-        receipts_made: &Notify,
+        news: News<'_>,
     ) -> SessionEnd {
         let patience = self.heartbeat * SILENT_INTERVALS;
         let mut beat = interval(self.heartbeat);
@@ -199,7 +207,7 @@ impl Stream {
                     }
                     Err(_) => return SessionEnd::Closed,
                 },
-                () = receipts_made.notified() => receipts.look(ledger).await,
+                () = news.receipts_made.notified() => receipts.look(ledger).await,
                 message = self.incoming.message(), if for_manager.is_none() => {
                     heard = Instant::now();
                     let message = match message {
@@ -244,7 +252,7 @@ impl Stream {
                     Some(Outbound::Event { .. }) if events == Events::OfBefore => {}
                     Some(said) => {
                         if begins_or_ends_a_log(&said) {
-                            logs_changed.notify_one();
+                            news.logs_changed.notify_one();
                         }
                         for_coordinator = convert::outbound(said, ledger.journal().position);
                     }

@@ -22,7 +22,7 @@ mod tests;
 pub(crate) use attest::{AttestArgs, run as attest};
 pub(crate) use commands::{ApproveArgs, run};
 pub(crate) use evidence::{assess, gate_line, in_force};
-pub(crate) use papers::{Papers, fetch};
+pub(crate) use papers::fetch;
 pub(crate) use text::rule;
 
 /// What the predicate types of the in-toto attestation project begin with.

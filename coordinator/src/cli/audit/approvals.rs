@@ -1,18 +1,17 @@
 //! `consign audit who-approved`: the approvals themselves, read by our own trust root.
 
-use std::collections::BTreeSet;
-
 use consign_common::{
     digest::Sha256,
-    name::{Environment, Owner},
+    limits::ENVELOPE_BYTES,
+    name::Environment,
     time::UnixMs,
-    trust::{APPROVAL, Approval, Gate, Predicate, TrustRoot},
+    trust::{APPROVAL, Approval, Envelope, Gate, Predicate, RoleKeys, STATEMENT_TYPE, Statement, TrustRoot},
 };
 use consign_proto::v1;
 
 use super::commands::WhoArgs;
 use crate::cli::{
-    approve::{self, Papers},
+    approve,
     client::Client,
     failure::Result,
     output::{ApprovedBy, Proof},
@@ -36,7 +35,7 @@ pub(super) async fn run(args: WhoArgs, home: &Home, client: &Client, printer: &P
 }
 
 /// What nobody signed whom the gate asks is only told.
-fn line(told: &v1::Statement, manifest: Sha256, root: &TrustRoot) -> ApprovedBy {
+pub(super) fn line(told: &v1::Statement, manifest: Sha256, root: &TrustRoot) -> ApprovedBy {
     let digest = Sha256::of(&told.envelope).to_string();
     match proven(told, manifest, root) {
         Some((owners, approval)) => ApprovedBy {
@@ -56,27 +55,34 @@ fn line(told: &v1::Statement, manifest: Sha256, root: &TrustRoot) -> ApprovedBy 
     }
 }
 
+/// Signed by one of those very keys that the gate asks: another key of the same person is not one.
 fn proven(told: &v1::Statement, manifest: Sha256, root: &TrustRoot) -> Option<(Vec<String>, Approval)> {
-    let (owners, statement) = Papers::read_one(told, root)?;
-    let Predicate::Approval(approval) = statement.predicate else { return None };
-    if statement.subject.sha256 != manifest {
+    let envelope = Envelope::parse(&told.envelope, ENVELOPE_BYTES).ok()?;
+    if envelope.payload_type() != STATEMENT_TYPE {
         return None;
     }
-    let asked = asked(root, &approval.environment);
-    let owners: Vec<String> =
-        owners.into_iter().filter(|owner| asked.iter().any(|asked| asked.as_str() == owner)).collect();
-    (!owners.is_empty()).then_some((owners, approval))
+    // As claimed, to find whom to ask; nothing is believed of it before somebody of them has signed it.
+    let claimed = Statement::parse(envelope.payload()).ok()?;
+    let Predicate::Approval(approval) = claimed.predicate else { return None };
+    let asked = RoleKeys { keys: asked(root, &approval.environment), threshold: 1 };
+    let signers = envelope.signers(&asked, &root.keys);
+    if signers.is_empty() || claimed.subject.sha256 != manifest {
+        return None;
+    }
+    Some((signers.into_values().map(|key| key.owner.to_string()).collect(), approval))
 }
 
-/// Whom the environment's gate asks for approvals.
-fn asked<'a>(root: &'a TrustRoot, environment: &Environment) -> BTreeSet<&'a Owner> {
+/// The keys that the environment's gate asks for approvals.
+fn asked(root: &TrustRoot, environment: &Environment) -> Vec<Sha256> {
     let rules = match root.environments.get(environment) {
         Some(Gate::Statements { require, rearm, .. }) => require.iter().chain(rearm).collect(),
         Some(Gate::PublisherOnly {}) | None => Vec::new(),
     };
     let approvals = rules.into_iter().filter(|rule| rule.predicate == APPROVAL);
-    let keys = approvals.filter_map(|rule| root.roles.get(&rule.role)).flat_map(|role| &role.keys);
-    keys.filter_map(|key| root.keys.get(key)).map(|key| &key.owner).collect()
+    approvals
+        .filter_map(|rule| root.roles.get(&rule.role))
+        .flat_map(|role| role.keys.iter().copied())
+        .collect()
 }
 
 fn text(lines: &[ApprovedBy]) -> String {

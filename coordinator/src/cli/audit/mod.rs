@@ -14,6 +14,8 @@ mod commands;
 mod entries;
 mod receipts;
 mod remember;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub(crate) use commands::{AuditCommand, run};

@@ -68,7 +68,7 @@ impl Checked {
     }
 
     /// Whether somebody who may has said that one of those keys is this server's.
-    fn proof(&self, accepted: &[impl AsRef<[u8]>], root: &TrustRoot) -> Proof {
+    pub(super) fn proof(&self, accepted: &[impl AsRef<[u8]>], root: &TrustRoot) -> Proof {
         let owners = accepted.iter().find_map(|envelope| self.vouched(envelope.as_ref(), root));
         owners.map_or_else(Proof::told, Proof::proven)
     }
