@@ -38,6 +38,8 @@ pub const STEPS: usize = 200;
 pub const CONDITION_BYTES: usize = 4096;
 /// Bytes of a statement's envelope.
 pub const ENVELOPE_BYTES: usize = 256 << 10;
+/// Bytes of the values that a plan's parameters have: those of a statement, and defaults.
+pub const VALUES_BYTES: usize = 1 << 20;
 /// Bytes of a trust root's envelope.
 pub const TRUST_ROOT_BYTES: usize = 1 << 20;
 /// Bytes of a key file.
