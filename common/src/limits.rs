@@ -72,3 +72,9 @@ pub const FUTURE_MS: u64 = 10 * 60 * 1000;
 pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 /// Secrets shorter than this would mask half of every log.
 pub const SECRET_BYTES_MIN: usize = 6;
+/// Bytes of a secret's value.
+pub const SECRET_BYTES: usize = 16 << 10;
+/// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
+pub const SEALED_SECRET_BYTES: usize = 128 << 10;
+/// Bytes of all sealed values that travel with an order.
+pub const SEALED_BYTES: usize = 1 << 20;

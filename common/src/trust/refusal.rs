@@ -2,7 +2,7 @@
 
 use crate::{
     digest::Sha256,
-    name::{App, Environment, Id, ServerName},
+    name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
     trust::OrderingNumber,
 };
@@ -86,6 +86,14 @@ pub enum Refusal {
     NothingToReturnTo { app: App, pointer: &'static str },
     #[error("the order says to return to {ordered}, this server's artifact before is {own}")]
     WrongReturn { ordered: Sha256, own: Sha256 },
+    #[error(
+        "the secret {name} did not come with the order, or is not sealed to this server; `consign config reseal` seals it to servers that are new"
+    )]
+    SecretMissing { name: StepName },
+    #[error("what came as the secret {name} cannot be used: {why}")]
+    SecretMismatch { name: StepName, why: String },
+    #[error("the secret {name} does not fit its declaration: {why}")]
+    SecretInvalid { name: StepName, why: String },
 }
 
 impl Refusal {
@@ -155,6 +163,9 @@ impl Refusal {
             Self::Unsupported { .. } => "unsupported",
             Self::NothingToReturnTo { .. } => "nothing-to-return-to",
             Self::WrongReturn { .. } => "wrong-return",
+            Self::SecretMissing { .. } => "secret-missing",
+            Self::SecretMismatch { .. } => "secret-mismatch",
+            Self::SecretInvalid { .. } => "secret-invalid",
         }
     }
 }
