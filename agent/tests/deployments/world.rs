@@ -363,6 +363,7 @@ impl World {
             fetch: self.shelf.clone(),
             processes,
             roots: OneRoot(self.root.clone()),
+            sealing_key: self.sealing_key.clone(),
             word: ServersWord {
                 server: "web-1".parse().unwrap(),
                 environment: "production".parse().unwrap(),

@@ -12,6 +12,7 @@ mod refusal;
 mod root;
 mod statement;
 mod token;
+mod vouched;
 mod word;
 
 pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE, pae};
@@ -25,4 +26,5 @@ pub use statement::{
     ENROLLED, Enrolled, OrderingNumber, PUBLISHED, Predicate, Published, Statement, Subject,
 };
 pub use token::{InvalidToken, JoinRole, JoinToken, TrustRootPin, is_address};
+pub use vouched::{Vouched, claimed_server, open_config, open_enrolled, values_digest};
 pub use word::{Allowance, Privilege, ServersWord};

@@ -7,7 +7,7 @@ use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    AllowList, Answers, Caller, EnvironmentService, Role, Rollouts,
+    AllowList, Answers, Caller, ConfigService, EnvironmentService, Role, Rollouts,
     answer::invalid,
     transfer::{self, Chunks},
     view::{self, Presence},
@@ -37,6 +37,7 @@ pub struct OperatorService {
     pub allow_list: Arc<AllowList>,
     pub rollouts: Arc<dyn Rollouts>,
     pub environments: EnvironmentService,
+    pub config: ConfigService,
     /// `host:port`, as others reach us.
     pub address: String,
     pub enrolment_address: String,
@@ -210,7 +211,12 @@ impl Operators for OperatorService {
                 && (request.name.is_empty() || server.name.as_str() == request.name)
         };
         let behind = self.rollouts.behind().await?;
-        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
+        let mut servers: Vec<v1::Server> =
+            all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
+        let keys = self.config.keys(v1::ListSealingKeysRequest::default()).await?.servers;
+        for server in &mut servers {
+            server.keys = keys.iter().find(|keys| keys.server == server.name).cloned();
+        }
         Ok(Response::new(v1::ListServersResponse { servers }))
     }
 
@@ -379,6 +385,30 @@ impl Operators for OperatorService {
 
     async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Answer<Answers<v1::LogPart>> {
         self.rollouts.read_logs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_config(&self, request: Request<v1::PutConfigRequest>) -> Answer<v1::PutConfigResponse> {
+        let caller = caller(&request)?;
+        self.config.put(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_config(&self, request: Request<v1::ShowConfigRequest>) -> Answer<v1::ShowConfigResponse> {
+        self.config.show(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_sealing_keys(
+        &self,
+        request: Request<v1::ListSealingKeysRequest>,
+    ) -> Answer<v1::ListSealingKeysResponse> {
+        self.config.keys(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn accept_server(
+        &self,
+        request: Request<v1::AcceptServerRequest>,
+    ) -> Answer<v1::AcceptServerResponse> {
+        let caller = caller(&request)?;
+        self.config.accept(&caller, request.into_inner()).await.map(Response::new)
     }
 }
 

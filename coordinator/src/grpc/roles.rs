@@ -54,6 +54,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/ListEnvironments", OPERATORS),
     ("/consign.v1.Operators/ShowEnvironment", OPERATORS),
     ("/consign.v1.Operators/LiftHold", DEPLOYERS),
+    ("/consign.v1.Operators/PutConfig", DEPLOYERS),
+    ("/consign.v1.Operators/ShowConfig", OPERATORS),
+    ("/consign.v1.Operators/ListSealingKeys", OPERATORS),
+    ("/consign.v1.Operators/AcceptServer", ADMINS),
 ];
 
 /// Whether `role` may call the method of this path.

@@ -57,6 +57,8 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         quarantined_since_ms,
         unknown_deployments: server.unknown_deployments,
         behind,
+        // Filled in where servers are listed.
+        keys: None,
     }
 }
 

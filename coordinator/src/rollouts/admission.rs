@@ -32,6 +32,14 @@ pub enum NotStarted {
     Busy { active: Id, app: App, version: Version, environment: Environment },
     #[error("there is no artifact {app}@{version}; `consign artifact list {app}` shows those there are")]
     ArtifactUnknown { app: App, version: Version },
+    #[error(
+        "config-invalid: the config of {app} in {environment} does not fit the plan: {why}; set it with `consign config set {app} --env {environment}`"
+    )]
+    ConfigInvalid { app: App, environment: Environment, why: String },
+    #[error(
+        "secret-missing: not every secret is sealed to every server: {missing}; `consign config reseal {app} --env {environment}` seals them"
+    )]
+    SecretMissing { app: App, environment: Environment, missing: String },
     #[error("{app}@{version} has other artifacts for {one} than for {other}; choose servers of one platform")]
     PlatformsMixed { app: App, version: Version, one: ServerName, other: ServerName },
     #[error("{app}@{version} has no artifact for {server}, which is {platform}")]
@@ -110,6 +118,8 @@ impl NotStarted {
         match self {
             Self::Busy { .. } => "busy",
             Self::ArtifactUnknown { .. } => "artifact-unknown",
+            Self::ConfigInvalid { .. } => "config-invalid",
+            Self::SecretMissing { .. } => "secret-missing",
             Self::PlatformsMixed { .. } => "platforms-mixed",
             Self::PlatformMissing { .. } => "platform-missing",
             Self::ServerUnknown { .. } => "server-unknown",
@@ -260,7 +270,6 @@ pub(super) fn read_plan(bytes: &[u8]) -> Result<Plan, Refusal> {
         .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })?;
     let plan = Plan::parse(&manifest.plan, "consign.toml")
         .map_err(|error| Refusal::PlanInvalid { why: error.to_string() })?;
-    check_plan(&plan)?;
     Ok(plan)
 }
 
@@ -291,19 +300,6 @@ pub(super) fn confirm(plan: &Plan, shorter: Option<Shorter>) -> Result<u64, NotS
         }
         Some(Shorter::Asked(given)) => Ok(given),
     }
-}
-
-fn check_plan(plan: &Plan) -> Result<(), Refusal> {
-    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    for (name, param) in &plan.params {
-        if param.secret {
-            return unsupported(format!("the secret parameter `{name}`"));
-        }
-        if param.default.is_none() {
-            return unsupported(format!("the parameter `{name}` without a default"));
-        }
-    }
-    Ok(())
 }
 
 /// The environment's servers that the selector chooses, by name.

@@ -77,6 +77,7 @@ impl Controller {
         admission::check_revoked(&root, artifact)?;
         let plan = admission::read_plan(&self.repository.manifest(artifact).await?)?;
         admission::check_skips(&plan, &skip)?;
+        let configured = self.configured(&app, &environment, &plan, &chosen).await?;
 
         let statements = self.repository.statements(artifact).await?;
         let term = store::term(self.store.read(), &app, &environment).await?.saturating_add(1);
@@ -124,7 +125,8 @@ impl Controller {
             };
             servers.insert(server, foretold);
         }
-        let digest = digest(artifact, &servers);
+        let config = configured.in_force.is_some().then(|| configured.values.digest());
+        let digest = digest(artifact, config, &servers);
         let made = self.clock.now();
         let preview = Preview { digest, app, version, environment, artifact, made, servers };
         self.keep(&preview).await?;
@@ -218,10 +220,15 @@ fn determined(
     all
 }
 
-/// SHA-256 over lines of artifact, configuration (none so far), server, step and decision; servers by name, steps in
+/// SHA-256 over lines of artifact, config (the digest of the effective values; `none` where none was ever set), server, step and decision; servers by name, steps in
 /// their order. docs/cli.md has it, so that others can compute it.
-fn digest(artifact: Sha256, servers: &BTreeMap<ServerName, Foretold>) -> Option<Sha256> {
-    let mut text = format!("consign-plan-v1\nartifact {artifact}\nconfig none\n");
+fn digest(
+    artifact: Sha256,
+    config: Option<Sha256>,
+    servers: &BTreeMap<ServerName, Foretold>,
+) -> Option<Sha256> {
+    let config = config.map_or_else(|| "none".to_owned(), String::from);
+    let mut text = format!("consign-plan-v1\nartifact {artifact}\nconfig {config}\n");
     let header = text.len();
     for (server, foretold) in servers {
         match foretold {
@@ -252,7 +259,7 @@ mod tests {
 
     fn of(servers: &[(&str, Foretold)]) -> Option<Sha256> {
         let servers = servers.iter().map(|(name, it)| (name.parse().unwrap(), it.clone())).collect();
-        digest(Sha256::of(b"artifact"), &servers)
+        digest(Sha256::of(b"artifact"), None, &servers)
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! The config that a rollout is of: checked before anything begins, as far as that goes without knowing secrets.
+
+use consign_common::{
+    config::{Values, effective},
+    name::{App, Environment, ServerName},
+    plan::Plan,
+};
+
+use super::{NotStarted, controller::Controller};
+use crate::{
+    config::{ConfigError, InForce},
+    fleet::Server,
+};
+
+/// What the steps of a rollout run with.
+#[derive(Debug)]
+pub(super) struct Configured {
+    pub(super) values: Values,
+    /// `None`: nothing was ever set, and the plan's defaults are all there is.
+    pub(super) in_force: Option<InForce>,
+}
+
+impl Controller {
+    /// The newest config, if it fits the plan and every secret is there for every server.
+    pub(super) async fn configured(
+        &self,
+        app: &App,
+        environment: &Environment,
+        plan: &Plan,
+        servers: &[Server],
+    ) -> Result<Configured, NotStarted> {
+        let (db, roots) = (self.store.read(), &self.trust_roots);
+        let in_force = InForce::newest(db, roots, app, environment).await.map_err(|error| match error {
+            ConfigError::Refused(refusal) => NotStarted::Refused(refusal),
+            ConfigError::Store(error) => error.into(),
+            other @ (ConfigError::Sequence { .. }
+            | ConfigError::Invalid(_)
+            | ConfigError::ServerUnknown { .. }
+            | ConfigError::OtherKey { .. }
+            | ConfigError::None { .. }) => NotStarted::ConfigInvalid {
+                app: app.clone(),
+                environment: environment.clone(),
+                why: other.to_string(),
+            },
+        })?;
+        let given = in_force.as_ref().map(|in_force| &in_force.config.values);
+        let values = effective(plan, given).map_err(|error| NotStarted::ConfigInvalid {
+            app: app.clone(),
+            environment: environment.clone(),
+            why: error.to_string(),
+        })?;
+        if let Some(in_force) = &in_force {
+            let taking_part = servers.iter().filter(|server| server.kept_out().is_none());
+            let missing = in_force.missing(db, taking_part.map(|server| &server.name)).await?;
+            if !missing.is_empty() {
+                let of = |(server, names): (ServerName, Vec<_>)| {
+                    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+                    format!("{} on {server}", names.join(", "))
+                };
+                let missing: Vec<String> = missing.into_iter().map(of).collect();
+                let (app, environment) = (app.clone(), environment.clone());
+                return Err(NotStarted::SecretMissing { app, environment, missing: missing.join("; ") });
+            }
+        }
+        Ok(Configured { values, in_force })
+    }
+}
