@@ -46,6 +46,8 @@ pub const TRUST_ROOT_BYTES: usize = 1 << 20;
 pub const KEY_FILE_BYTES: usize = 4096;
 /// Bytes of a file with a certificate and its key.
 pub const IDENTITY_BYTES: usize = 64 << 10;
+/// Bytes of an SSHSIG blob: with an ssh-ed25519 key and our namespace it has 177.
+pub const SSHSIG_BYTES: usize = 256;
 /// Keys of a role: with [`SIGNATURES`] it bounds the verifications that one envelope can cost.
 pub const ROLE_KEYS: usize = 64;
 /// Signatures in an envelope: each costs a verification.

@@ -5,6 +5,7 @@
 #   iproute2           the bridge between them
 #   python3, python3-pip, npm, git, tar: archives and packages as their users make them
 #   faketime           a server whose clock is two hours off
+#   openssh-client     ssh-keygen, ssh-agent: signatures that they make and check
 #   haproxy, socat, nginx: the load balancers of deploy/examples, and how HAProxy is talked to
 set -eu
 missing=
@@ -25,6 +26,7 @@ need socat socat
 need nginx nginx
 need pgrep procps
 need flock util-linux
+need ssh-keygen openssh-client
 [ -n "$missing" ] || exit 0
 echo "installing Debian packages for the tests:$missing"
 if [ "$(id -u)" -ne 0 ]; then

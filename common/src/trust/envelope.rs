@@ -11,7 +11,7 @@ use base64::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Key, PublicKey, Refusal, RoleKeys, SigningKey};
+use super::{Key, PublicKey, Refusal, RoleKeys, Scheme, SigningKey, sshsig};
 use crate::{digest::Sha256, json, limits::SIGNATURES};
 
 /// in-toto statements.
@@ -35,6 +35,16 @@ pub struct Signature {
     pub bytes: Vec<u8>,
 }
 
+impl Scheme {
+    /// Whether these bytes of a `sig` are this key's signature of the message.
+    pub fn verify(self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Ed25519 => key.verify(message, signature),
+            Self::Sshsig => sshsig::verify(key, message, signature),
+        }
+    }
+}
+
 /// What is signed.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
@@ -43,17 +53,25 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Envelope {
+    /// For signatures that are made elsewhere: [`Self::add`].
+    pub fn unsigned(payload_type: &str, payload: Vec<u8>) -> Self {
+        Self { payload, payload_type: payload_type.to_owned(), signatures: Vec::new() }
+    }
+
     pub fn sign(payload_type: &str, payload: Vec<u8>, keys: &[&SigningKey]) -> Self {
-        let mut envelope = Self { payload, payload_type: payload_type.to_owned(), signatures: Vec::new() };
+        let mut envelope = Self::unsigned(payload_type, payload);
         keys.iter().for_each(|key| envelope.add_signature(key));
         envelope
     }
 
-    /// A second signature by the same key replaces the first.
     pub fn add_signature(&mut self, key: &SigningKey) {
-        let key_id = key.public().id().to_string();
-        self.signatures.retain(|signature| signature.key_id != key_id);
-        self.signatures.push(Signature { key_id, bytes: key.sign(&self.signed_bytes()) });
+        self.add(Signature { key_id: key.public().id().to_string(), bytes: key.sign(&self.signed_bytes()) });
+    }
+
+    /// A second signature by the same key replaces the first.
+    pub fn add(&mut self, signature: Signature) {
+        self.signatures.retain(|known| known.key_id != signature.key_id);
+        self.signatures.push(signature);
     }
 
     pub fn parse(bytes: &[u8], max_bytes: usize) -> Result<Self, Refusal> {
@@ -111,17 +129,7 @@ impl Envelope {
         if self.signatures.is_empty() {
             return Err(Refusal::SignatureMissing { what });
         }
-        let message = self.signed_bytes();
-        let mut signers = BTreeSet::new();
-        let mut owners = BTreeSet::new();
-        for id in &role.keys {
-            let Some(key) = keys.get(id) else { continue };
-            let Ok(public) = PublicKey::from_base64(&key.public) else { continue };
-            let signed = self.signatures.iter().any(|signature| public.verify(&message, &signature.bytes));
-            if signed && signers.insert(public) {
-                owners.insert(&key.owner);
-            }
-        }
+        let owners: BTreeSet<_> = self.signers(role, keys).into_values().map(|key| &key.owner).collect();
         let valid = u32::try_from(owners.len()).unwrap_or(u32::MAX);
         // A threshold of 0 never passes TrustRoot::check; here it must not mean "anybody" either.
         let threshold = role.threshold.max(1);
@@ -129,6 +137,26 @@ impl Envelope {
             return Err(Refusal::SignatureInvalid { what, valid, threshold });
         }
         Ok(&self.payload)
+    }
+
+    /// The keys of `role` that have signed, each in its own scheme. A public key that stands in the role twice, under
+    /// two owners or two schemes, is one key.
+    pub fn signers<'a>(
+        &self,
+        role: &RoleKeys,
+        keys: &'a BTreeMap<Sha256, Key>,
+    ) -> BTreeMap<PublicKey, &'a Key> {
+        let message = self.signed_bytes();
+        let mut signers = BTreeMap::new();
+        for id in &role.keys {
+            let Some(key) = keys.get(id) else { continue };
+            let Ok(public) = PublicKey::from_base64(&key.public) else { continue };
+            let signs = |signature: &Signature| key.scheme.verify(&public, &message, &signature.bytes);
+            if self.signatures.iter().any(signs) {
+                signers.entry(public).or_insert(key);
+            }
+        }
+        signers
     }
 
     fn signed_bytes(&self) -> Vec<u8> {
@@ -160,7 +188,7 @@ struct WireSignature {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits::ENVELOPE_BYTES, trust::Scheme};
+    use crate::limits::ENVELOPE_BYTES;
 
     /// Keys with their owners, as a trust root holds them.
     fn keys(of: &[(&SigningKey, &str)]) -> BTreeMap<Sha256, Key> {
@@ -239,6 +267,45 @@ mod tests {
         keys.insert(other_id, bob);
         let two = RoleKeys { keys: vec![a.public().id(), other_id], threshold: 2 };
         assert_eq!(code(&Envelope::sign("t", b"p".to_vec(), &[&a]), &two, &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn a_key_signs_in_its_own_scheme_only() {
+        let a = key();
+        let mut keys = keys(&[(&a, "alice")]);
+        let one = role(1, &[&a]);
+        let raw = Envelope::sign("t", b"p".to_vec(), &[&a]);
+        let mut ssh = Envelope::unsigned("t", b"p".to_vec());
+        let signature = a.sign(&sshsig::to_sign(&pae("t", b"p")));
+        ssh.add(Signature { key_id: String::new(), bytes: sshsig::blob(&a.public(), &signature) });
+        // The signature of the frame, without the blob around it, is one in neither scheme.
+        let mut bare = Envelope::unsigned("t", b"p".to_vec());
+        bare.add(Signature { key_id: String::new(), bytes: signature });
+
+        assert!(raw.verified_by("document", &one, &keys).is_ok());
+        assert_eq!(code(&ssh, &one, &keys), "signature-invalid");
+        assert_eq!(code(&bare, &one, &keys), "signature-invalid");
+        keys.values_mut().for_each(|key| key.scheme = Scheme::Sshsig);
+        assert_eq!(code(&raw, &one, &keys), "signature-invalid");
+        assert!(ssh.verified_by("document", &one, &keys).is_ok());
+        assert_eq!(code(&bare, &one, &keys), "signature-invalid");
+    }
+
+    #[test]
+    fn one_public_key_under_two_schemes_counts_once() {
+        let a = key();
+        let mut keys = keys(&[(&a, "alice")]);
+        let other_id = Sha256::of(b"not its id");
+        let ssh =
+            Key { scheme: Scheme::Sshsig, public: a.public().to_base64(), owner: "bob".parse().unwrap() };
+        keys.insert(other_id, ssh);
+        let two = RoleKeys { keys: vec![a.public().id(), other_id], threshold: 2 };
+        let mut both = Envelope::sign("t", b"p".to_vec(), &[&a]);
+        let signature = a.sign(&sshsig::to_sign(&pae("t", b"p")));
+        both.add(Signature { key_id: "other".into(), bytes: sshsig::blob(&a.public(), &signature) });
+        assert_eq!(both.signatures.len(), 2);
+        assert_eq!(code(&both, &two, &keys), "signature-invalid");
+        assert_eq!(both.signers(&two, &keys).len(), 1);
     }
 
     #[test]

@@ -67,6 +67,10 @@ impl PublicKey {
         STANDARD.encode(self.0)
     }
 
+    pub fn as_raw(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The SHA-256 of the raw key.
     pub fn id(&self) -> Sha256 {
         Sha256::of(&self.0)
@@ -119,6 +123,10 @@ fn below_prime(y: &[u8; 32]) -> bool {
     y.iter().rev().lt(PRIME.iter().rev())
 }
 
+/// What stands before the seed and before the public half in ring's PKCS#8 v2 documents of Ed25519 keys.
+const PKCS8_SEED: &[u8] = b"\x30\x51\x02\x01\x01\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+const PKCS8_PUBLIC: &[u8] = b"\x81\x21\x00";
+
 /// A private key. `Debug` shows the public half only.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
@@ -136,6 +144,15 @@ impl SigningKey {
     pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, InvalidKey> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| InvalidKey::Private)?;
         Ok(Self { pair, pkcs8: pkcs8.to_vec() })
+    }
+
+    /// From the two halves, as OpenSSH keeps them.
+    pub fn from_halves(seed: &[u8; 32], public: &[u8; 32]) -> Result<Self, InvalidKey> {
+        let mut pkcs8 = PKCS8_SEED.to_vec();
+        pkcs8.extend_from_slice(seed);
+        pkcs8.extend_from_slice(PKCS8_PUBLIC);
+        pkcs8.extend_from_slice(public);
+        Self::from_pkcs8(&pkcs8)
     }
 
     pub fn to_pkcs8(&self) -> &[u8] {
@@ -254,6 +271,11 @@ mod tests {
         assert!(!key.public().verify(b"message", &[]));
         let again = SigningKey::from_pkcs8(key.to_pkcs8()).unwrap();
         assert_eq!(again.public(), key.public());
+        assert_eq!(key.to_pkcs8()[..16], *PKCS8_SEED);
+        let seed = key.to_pkcs8()[16..48].try_into().unwrap();
+        let halves = SigningKey::from_halves(&seed, key.public().as_raw()).unwrap();
+        assert_eq!(halves.to_pkcs8(), key.to_pkcs8());
+        assert!(SigningKey::from_halves(&seed, other.public().as_raw()).is_err());
         assert!(!format!("{key:?}").contains(&STANDARD.encode(key.to_pkcs8())));
     }
 

@@ -10,6 +10,7 @@ mod order;
 mod receipt;
 mod refusal;
 mod root;
+pub mod sshsig;
 mod statement;
 mod token;
 mod vouched;

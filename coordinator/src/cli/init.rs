@@ -15,8 +15,8 @@ use consign_common::{
     time::{Clock, SystemClock, UnixMs},
     tls::{Ca, Subject},
     trust::{
-        AppTrust, CoordinatorPin, Envelope, Gate, Key, KeyFile, OrderingNumber, RoleKeys, Scheme, SigningKey,
-        TRUST_ROOT_TYPE, TrustRoot, is_address,
+        AppTrust, CoordinatorPin, Gate, Key, KeyFile, OrderingNumber, RoleKeys, SigningKey, TrustRoot,
+        is_address,
     },
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -27,6 +27,7 @@ use super::{
     key::PublicKeyFile,
     print::{Format, Printer},
     profile::{Home, Profile},
+    signer::{self, KeyName, PassphraseArgs, SealedKeyFile, Signer},
     text::parse_span,
 };
 use crate::bundle::{Bundle, FirstOperator};
@@ -55,13 +56,22 @@ pub(crate) struct InitArgs {
     /// How long the trust root is valid
     #[arg(long, value_name = "SPAN", default_value = "365d", value_parser = parse_span)]
     expires: Duration,
+    /// Own the trust root with a key that you have: an OpenSSH file, or ssh-agent:FINGERPRINT. Without it, one is made
+    #[arg(long, value_name = "KEY")]
+    owner_key: Option<KeyName>,
+    /// Protect the owner's key that is made with a passphrase
+    #[arg(long, conflicts_with = "owner_key")]
+    passphrase: bool,
+    #[command(flatten)]
+    passphrase_from: PassphraseArgs,
 }
 
 /// What was made, and where it belongs.
 #[derive(Debug, Serialize)]
 struct Made {
     home: PathBuf,
-    owner_key: PathBuf,
+    /// A path, or `ssh-agent:COMMENT`.
+    owner_key: String,
     publisher_key: PathBuf,
     trust_root: PathBuf,
     profile: PathBuf,
@@ -120,30 +130,30 @@ fn refuse_to_overwrite(root: &Path) -> Result<()> {
 fn make(args: &InitArgs, new: &Home, home: &Home) -> Result<Made> {
     let now = SystemClock.now();
     let publisher_name: Owner = "publisher".parse().doing(|| "owner".into())?;
-    let owner = SigningKey::generate().doing(|| "failed to make the owner's key".into())?;
+    let owner = owner_key(args, new, home)?;
     let publisher = SigningKey::generate().doing(|| "failed to make the publisher's key".into())?;
+    let publisher =
+        Signer::of_key(publisher, publisher_name, &home.publisher_key_path().display().to_string());
     let coordinator = random_id()?;
     let ca =
         Ca::generate(coordinator.as_str(), now).doing(|| "failed to make the coordinator's CA".into())?;
 
-    let keys = [(&args.owner, &owner), (&publisher_name, &publisher)];
-    let root = first_trust_root(args, now, keys, coordinator.as_str(), ca.pin());
+    let root = first_trust_root(args, now, [&owner, &publisher], coordinator.as_str(), ca.pin());
     root.check().doing(|| "the trust root would not be valid".into())?;
-    let envelope = Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[&owner]).to_vec();
+    let envelope = signer::sign(root.payload_type(), root.to_payload(), [&owner])?.to_vec();
 
     let subject = Subject::Operator { name: args.owner.to_string() };
     let identity =
         ca.issue_identity(&subject, now, OPERATOR_VALID).doing(|| "failed to certify the operator".into())?;
     let peer = identity.peer().doing(|| "the operator's certificate".into())?;
 
-    durable::create_dir(&new.keys_path(), 0o700).at("create", &new.keys_path())?;
-    for (path, name, key) in
-        [(new.owner_key_path(), &args.owner, &owner), (new.publisher_key_path(), &publisher_name, &publisher)]
-    {
-        KeyFile::new((*name).clone(), key).write(&path).at("write", &path)?;
-        let public = consign_common::json::to_vec(&PublicKeyFile::new((*name).clone(), &key.public()));
+    KeyFile::new(owner_of(args, &publisher), publisher.signing_key()?)
+        .write(&new.publisher_key_path())
+        .doing(|| "failed to keep the publisher's key".into())?;
+    for (path, key) in [(new.owner_key_path(), &owner), (new.publisher_key_path(), &publisher)] {
+        let public = PublicKeyFile::new(owner_of(args, key), key.scheme(), key.public());
         let path = path.with_extension("pub");
-        durable::replace_file(&path, &public, 0o644).at("write", &path)?;
+        durable::replace_file(&path, &consign_common::json::to_vec(&public), 0o644).at("write", &path)?;
     }
     new.pin_trust_root(&envelope)?;
     identity.write(&new.operator_path()).at("write", &new.operator_path())?;
@@ -166,7 +176,7 @@ fn make(args: &InitArgs, new: &Home, home: &Home) -> Result<Made> {
 
     Ok(Made {
         home: home.root().to_owned(),
-        owner_key: home.owner_key_path(),
+        owner_key: owner.name().to_owned(),
         publisher_key: home.publisher_key_path(),
         trust_root: home.trust_root_path(),
         profile: home.profile_path(),
@@ -177,27 +187,55 @@ fn make(args: &InitArgs, new: &Home, home: &Home) -> Result<Made> {
     })
 }
 
+/// The key that the trust root is owned by: one that there is, or a new one, in the home.
+fn owner_key(args: &InitArgs, new: &Home, home: &Home) -> Result<Signer> {
+    durable::create_dir(&new.keys_path(), 0o700).at("create", &new.keys_path())?;
+    if let Some(name) = &args.owner_key {
+        let signer = Signer::open(name, &args.passphrase_from)?;
+        return match signer.owner_hint() {
+            Some(owner) if *owner != args.owner => Err(Failure::usage(format!("{name} is {owner}'s key"))
+                .next(format!("name its owner: --owner {owner}"))),
+            Some(_) | None => Ok(signer),
+        };
+    }
+    let name = home.owner_key_path().display().to_string();
+    let key = SigningKey::generate().doing(|| "failed to make the owner's key".into())?;
+    let path = new.owner_key_path();
+    if args.passphrase {
+        let passphrase = args.passphrase_from.new_for("the owner's key")?;
+        SealedKeyFile::seal(args.owner.clone(), &key, passphrase)?.write(&path)?;
+    } else {
+        KeyFile::new(args.owner.clone(), &key).write(&path).at("write", &path)?;
+    }
+    Ok(Signer::of_key(key, args.owner.clone(), &name))
+}
+
+/// An OpenSSH key does not say whose it is: then it is who `--owner` says.
+fn owner_of(args: &InitArgs, signer: &Signer) -> Owner {
+    signer.owner_hint().unwrap_or(&args.owner).clone()
+}
+
 fn first_trust_root(
     args: &InitArgs,
     now: UnixMs,
-    [owner, publisher]: [(&Owner, &SigningKey); 2],
+    [owner, publisher]: [&Signer; 2],
     coordinator: &str,
     ca_sha256: Sha256,
 ) -> TrustRoot {
-    let key = |(owner, key): (&Owner, &SigningKey)| {
-        let public = key.public();
-        (public.id(), Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: owner.clone() })
+    let key = |key: &Signer| {
+        let (owner, public) = (owner_of(args, key), key.public().to_base64());
+        (key.id(), Key { scheme: key.scheme(), public, owner })
     };
-    let role = |key: &SigningKey| RoleKeys { keys: vec![key.public().id()], threshold: 1 };
+    let role = |key: &Signer| RoleKeys { keys: vec![key.id()], threshold: 1 };
     let app =
-        AppTrust { publishers: role(publisher.1), epoch: 0, floor: OrderingNumber::default(), config: None };
+        AppTrust { publishers: role(publisher), epoch: 0, floor: OrderingNumber::default(), config: None };
     TrustRoot {
         version: 1,
         issued: now,
         expires: now.plus(args.expires),
         keys: [key(owner), key(publisher)].into(),
-        root: role(owner.1),
-        roles: approvers(role(owner.1)),
+        root: role(owner),
+        roles: approvers(role(owner)),
         apps: args.apps.iter().map(|name| (name.clone(), app.clone())).collect(),
         environments: args.environments.iter().map(|name| (name.clone(), Gate::PublisherOnly {})).collect(),
         coordinators: vec![CoordinatorPin { id: coordinator.to_owned(), ca_sha256 }],
@@ -217,13 +255,22 @@ fn random_id() -> Result<Id> {
     Ok(Id::from_bytes(bits))
 }
 
+fn owner_key_is_ours(made: &Made) -> bool {
+    Path::new(&made.owner_key).starts_with(&made.home)
+}
+
 fn text(made: &Made) -> String {
+    let keep = if owner_key_is_ours(made) {
+        "Take it off this machine: to a stick, into a safe."
+    } else {
+        "Yours already; guard it as before."
+    };
     let Made { owner_key, publisher_key, trust_root, profile, bundle, .. } = made;
     format!(
         "made {home}
 
-  {owner}
-      signs the trust root and approves. Take it off this machine: to a stick, into a safe.
+  {owner_key}
+      signs the trust root and approves. {keep}
   {publisher}
       signs artifacts. Give it to CI as CONSIGN_PUBLISHER_KEY, then delete it here.
   {bundle}
@@ -237,7 +284,6 @@ fn text(made: &Made) -> String {
 next: consign serve --bundle {bundle}
 ",
         home = made.home.display(),
-        owner = owner_key.display(),
         publisher = publisher_key.display(),
         bundle = bundle.display(),
         trust_root = trust_root.display(),

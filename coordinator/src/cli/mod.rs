@@ -7,6 +7,7 @@
 //! | [`profile`], [`client`] | who I am, and the way to the coordinator |
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
+//! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
 //! | [`follow`] | a rollout as it happens |
 
@@ -25,6 +26,7 @@ mod profile;
 mod rollout;
 mod run;
 mod server;
+mod signer;
 mod status;
 mod text;
 mod trust;

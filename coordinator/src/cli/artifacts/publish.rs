@@ -11,14 +11,10 @@ use clap::Args;
 use consign_common::{
     artifact::{ArtifactFile, Manifest},
     digest::Sha256,
-    json,
     limits::{ArtifactLimits, CHUNK_BYTES},
     name::{Platform, Version},
     time::{Clock, SystemClock},
-    trust::{
-        AppTrust, Envelope, KEY_FILE_FORMAT, KeyFile, OrderingNumber, Predicate, Published, STATEMENT_TYPE,
-        SigningKey, Statement, Subject, TrustRoot,
-    },
+    trust::{AppTrust, OrderingNumber, Predicate, Published, STATEMENT_TYPE, Statement, Subject, TrustRoot},
 };
 use consign_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,12 +32,12 @@ use crate::cli::{
     print::{Format, Printer},
     profile::Home,
     server::names,
+    signer::{self, KeyName, PassphraseArgs, Signer},
     text::size,
     trust,
 };
 
 const KEY_VARIABLE: &str = "CONSIGN_PUBLISHER_KEY";
-const KEY_BYTES: usize = 4096;
 /// Chunks read ahead of the network.
 const AHEAD: usize = 4;
 /// Broken connections in a row, without a byte of progress between them, before giving up.
@@ -68,14 +64,16 @@ pub(crate) struct PublishArgs {
     /// The plan, where the input has no consign.toml
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// The publisher's key; repeat it where the threshold is above one. Default: $CONSIGN_PUBLISHER_KEY (the
-    /// file's content or its path), then keys/publisher.key of the home
-    #[arg(long = "key", value_name = "FILE")]
-    keys: Vec<PathBuf>,
+    /// The publisher's key: a file (also OpenSSH's), or ssh-agent:FINGERPRINT; repeat it where the threshold is above
+    /// one. Default: $CONSIGN_PUBLISHER_KEY (the file's content or its path), then keys/publisher.key of the home
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<KeyName>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
 }
 
 pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer: &Printer) -> Result<()> {
-    let keys = keys(&args.keys, home)?;
+    let keys = keys(&args.keys, &args.passphrase, home)?;
     let called = Called {
         version: args.version,
         platform: args.platform,
@@ -92,36 +90,27 @@ pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer
     printer.show(&artifact, show_text)
 }
 
-fn keys(given: &[PathBuf], home: &Home) -> Result<Vec<SigningKey>> {
+fn keys(given: &[KeyName], passphrase: &PassphraseArgs, home: &Home) -> Result<Vec<Signer>> {
     if !given.is_empty() {
-        return given.iter().map(|path| read_key(path)).collect();
+        return Signer::open_all(given, passphrase);
     }
-    match std::env::var(KEY_VARIABLE) {
-        Ok(content) if content.trim_start().starts_with('{') => Ok(vec![parse_key(&content)?]),
-        Ok(path) if !path.is_empty() => Ok(vec![read_key(Path::new(&path))?]),
-        Ok(_) | Err(_) => Ok(vec![read_key(&home.publisher_key_path())?]),
-    }
-}
-
-fn read_key(path: &Path) -> Result<SigningKey> {
-    if !path.exists() {
-        return Err(Failure::new(format!("there is no publisher's key at {}", path.display()))
-            .next(format!("give --key FILE, or ${KEY_VARIABLE}")));
-    }
-    KeyFile::read(path).map(|(_, key)| key).doing(|| "failed to read the publisher's key".into())
-}
-
-fn parse_key(content: &str) -> Result<SigningKey> {
-    let what = || format!("${KEY_VARIABLE}");
-    let file: KeyFile = json::from_slice(content.trim().as_bytes(), KEY_BYTES).doing(what)?;
-    if file.format != KEY_FILE_FORMAT {
-        return Err(Failure::new(format!("${KEY_VARIABLE} is no {KEY_FILE_FORMAT}")));
-    }
-    file.key().doing(what)
+    let default = KeyName::File(home.publisher_key_path());
+    let key = match std::env::var(KEY_VARIABLE) {
+        Ok(content) if content.trim_start().starts_with(['{', '-']) => {
+            Signer::parse(content.as_bytes(), &format!("${KEY_VARIABLE}"), passphrase)?
+        }
+        Ok(name) if !name.is_empty() => Signer::open(&name.parse().map_err(Failure::usage)?, passphrase)?,
+        Ok(_) | Err(_) if !home.publisher_key_path().exists() => {
+            return Err(Failure::new(format!("there is no publisher's key at {default}"))
+                .next(format!("give --key KEY, or ${KEY_VARIABLE}")));
+        }
+        Ok(_) | Err(_) => Signer::open(&default, passphrase)?,
+    };
+    Ok(vec![key])
 }
 
 /// The `published` statement. What every server would refuse is said here, before a byte is uploaded.
-fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[SigningKey]) -> Result<Vec<u8>> {
+fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[Signer]) -> Result<Vec<u8>> {
     let app = &manifest.app;
     let trust: &AppTrust = root.apps.get(app).ok_or_else(|| {
         Failure::refused(format!("the trust root does not name {app}")).next(format!(
@@ -130,14 +119,13 @@ fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[SigningKe
         ))
     })?;
     for key in keys {
-        let id = key.public().id();
-        if !trust.publishers.keys.contains(&id) {
-            return Err(Failure::refused(format!("the key {} may not publish {app}", id.short())).next(
-                format!(
+        if !trust.publishers.keys.contains(&key.id()) {
+            return Err(Failure::refused(format!("the key {} may not publish {app}", key.id().short()))
+                .next(format!(
                     "the trust root's owner lets it: consign trust update --add-publisher {app}=FILE.pub"
-                ),
-            ));
+                )));
         }
+        key.check_scheme(root)?;
     }
     let published = Published {
         app: app.clone(),
@@ -147,8 +135,7 @@ fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[SigningKe
     };
     let subject = Subject { name: format!("{app}@{}", manifest.version), sha256: digest };
     let statement = Statement { subject, predicate: Predicate::Published(published) };
-    let keys: Vec<&SigningKey> = keys.iter().collect();
-    let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &keys);
+    let envelope = signer::sign(STATEMENT_TYPE, statement.to_payload(), keys)?;
     envelope.verified_by("the publication", &trust.publishers, &root.keys).map_err(|refusal| {
         Failure::refused(refusal.to_string()).next("give every key that is needed: --key FILE --key FILE")
     })?;
@@ -300,12 +287,16 @@ impl<'a> Progress<'a> {
 mod tests {
     use consign_common::{
         time::UnixMs,
-        trust::{Gate, Key, Refusal, RoleKeys, Scheme},
+        trust::{Envelope, Gate, Key, Refusal, RoleKeys, Scheme, SigningKey},
     };
 
     use super::*;
 
-    fn root(publisher: &SigningKey) -> TrustRoot {
+    fn key() -> Signer {
+        Signer::of_key(SigningKey::generate().unwrap(), "ci".parse().unwrap(), "ci.key")
+    }
+
+    fn root(publisher: &Signer) -> TrustRoot {
         let public = publisher.public();
         let key = Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "ci".parse().unwrap() };
         let role = RoleKeys { keys: vec![public.id()], threshold: 1 };
@@ -339,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_publication_is_signed_in_the_epoch_of_the_trust_root() -> std::result::Result<(), Refusal> {
-        let key = SigningKey::generate().unwrap();
+        let key = key();
         let digest = Sha256::of(b"manifest");
         let envelope = sign(&manifest("shop"), digest, &root(&key), std::slice::from_ref(&key)).unwrap();
         let statement = Statement::parse(Envelope::parse(&envelope, 10_000)?.payload())?;
@@ -351,7 +342,7 @@ mod tests {
 
     #[test]
     fn whoever_may_not_publish_is_told_before_the_upload() {
-        let (key, stranger) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
+        let (key, stranger) = (key(), key());
         let root = root(&key);
         let failure = sign(&manifest("shop"), Sha256::of(b""), &root, &[stranger]).unwrap_err();
         assert_eq!(failure.exit.code(), 6);

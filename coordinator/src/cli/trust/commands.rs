@@ -1,6 +1,6 @@
 //! `consign trust show | update`.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand};
 use consign_common::{
@@ -8,9 +8,7 @@ use consign_common::{
     limits::ENVELOPE_BYTES,
     name::{App, Environment, Version},
     time::{Clock, SystemClock, UnixMs},
-    trust::{
-        AppTrust, Envelope, Gate, KeyFile, Predicate, SigningKey, Statement, TRUST_ROOT_TYPE, TrustRoot,
-    },
+    trust::{AppTrust, Envelope, Gate, Predicate, Statement, TrustRoot},
 };
 use consign_proto::v1;
 
@@ -21,6 +19,7 @@ use crate::cli::{
     key::PublicKeyFile,
     print::{Format, Printer},
     profile::Home,
+    signer::{self, KeyName, PassphraseArgs, PublicKeyName, Signer},
     text::parse_span,
 };
 
@@ -40,15 +39,15 @@ pub(crate) struct UpdateArgs {
     /// Name a new app
     #[arg(long, value_name = "APP")]
     add_app: Option<App>,
-    /// Who publishes the new app: a public key file; without it, who publishes all others
-    #[arg(long, value_name = "FILE", requires = "add_app")]
-    publisher: Option<PathBuf>,
+    /// Who publishes the new app: a public key, also OpenSSH's; without it, who publishes all others
+    #[arg(long, value_name = "[OWNER=]FILE", requires = "add_app")]
+    publisher: Option<PublicKeyName>,
     /// Name a new environment, publisher-only
     #[arg(long, value_name = "ENV")]
     add_env: Option<Environment>,
     /// Let one more key publish an app
-    #[arg(long, value_name = "APP=FILE", value_parser = parse_add_publisher)]
-    add_publisher: Option<(App, PathBuf)>,
+    #[arg(long, value_name = "APP=[OWNER=]FILE", value_parser = parse_add_publisher)]
+    add_publisher: Option<(App, PublicKeyName)>,
     /// Refuse everything of an app that was published before: APP=now, APP=UNIX-MS or APP@VERSION
     #[arg(long, value_name = "FLOOR")]
     floor: Option<Floor>,
@@ -58,9 +57,12 @@ pub(crate) struct UpdateArgs {
     /// How long the next version is valid, from now; without it, as long as the one before
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     expires: Option<Duration>,
-    /// The owner's key; repeat it where the root's threshold is above one. Default: keys/owner.key of the home
-    #[arg(long = "key", value_name = "FILE")]
-    keys: Vec<PathBuf>,
+    /// The owner's key: a file (also OpenSSH's), or ssh-agent:FINGERPRINT; repeat it where the root's threshold is
+    /// above one. Default: keys/owner.key of the home
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<KeyName>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +89,9 @@ impl FromStr for Floor {
     }
 }
 
-fn parse_add_publisher(text: &str) -> Result<(App, PathBuf), String> {
-    let (app, file) = text.split_once('=').ok_or("give APP=FILE")?;
-    Ok((app.parse::<App>().map_err(|error| error.to_string())?, file.into()))
+fn parse_add_publisher(text: &str) -> Result<(App, PublicKeyName), String> {
+    let (app, key) = text.split_once('=').ok_or("give APP=FILE")?;
+    Ok((app.parse::<App>().map_err(|error| error.to_string())?, key.parse()?))
 }
 
 pub(crate) async fn run(
@@ -135,13 +137,12 @@ async fn update(args: &UpdateArgs, home: &Home, client: &Client, printer: &Print
         return Err(Failure::usage("nothing to change")
             .next("`consign trust update --help` lists what can be changed"));
     }
-    let keys = signing_keys(&args.keys, home, &root)?;
+    let keys = signing_keys(&args.keys, &args.passphrase, home, &root)?;
     let updated = next(&root, edits, now)?;
     if printer.format() == Format::Text {
         difference(&root, &updated).iter().try_for_each(|line| printer.line(line))?;
     }
-    let keys: Vec<&SigningKey> = keys.iter().collect();
-    let envelope = Envelope::sign(TRUST_ROOT_TYPE, updated.to_payload(), &keys).to_vec();
+    let envelope = signer::sign(updated.payload_type(), updated.to_payload(), &keys)?.to_vec();
     // What every agent will check, before anybody else sees it.
     root.open_next(&envelope).doing(|| "these keys are not enough".into())?;
     let request = unary(v1::PutTrustRootRequest { envelope: envelope.clone().into() });
@@ -157,7 +158,7 @@ async fn update(args: &UpdateArgs, home: &Home, client: &Client, printer: &Print
 async fn edits(args: &UpdateArgs, root: &TrustRoot, client: &Client, now: UnixMs) -> Result<Vec<Edit>> {
     let mut edits = Vec::new();
     if let Some(app) = &args.add_app {
-        let publisher = args.publisher.as_deref().map(read_publisher).transpose()?;
+        let publisher = args.publisher.as_ref().map(read_publisher).transpose()?;
         edits.push(Edit::AddApp { app: app.clone(), publisher });
     }
     edits.extend(args.add_env.clone().map(Edit::AddEnvironment));
@@ -178,10 +179,10 @@ async fn edits(args: &UpdateArgs, root: &TrustRoot, client: &Client, now: UnixMs
     Ok(edits)
 }
 
-fn read_publisher(file: impl AsRef<std::path::Path>) -> Result<Publisher> {
-    let file = PublicKeyFile::read_any(file.as_ref())?;
+fn read_publisher(name: &PublicKeyName) -> Result<Publisher> {
+    let file = PublicKeyFile::find(name, None)?;
     let key = file.key().doing(|| "public key".into())?;
-    Ok(Publisher { owner: file.owner, key })
+    Ok(Publisher { owner: file.owner, scheme: file.scheme, key })
 }
 
 /// The earliest publication of a version, as its publisher signed it: the coordinator's word for it is not enough.
@@ -227,21 +228,20 @@ fn signed_number(
     }
 }
 
-fn signing_keys(given: &[PathBuf], home: &Home, root: &TrustRoot) -> Result<Vec<SigningKey>> {
-    let default = [home.owner_key_path()];
-    let paths = if given.is_empty() { default.as_slice() } else { given };
-    let mut keys = Vec::new();
-    for path in paths {
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no key at {}", path.display()))
-                .next("the trust root is signed by its owner's key: --key FILE"));
-        }
-        let (_, key) = KeyFile::read(path).doing(|| "failed to read the owner's key".into())?;
-        if !root.root.keys.contains(&key.public().id()) {
-            return Err(Failure::new(format!("{} is not a key of the root role", path.display()))
+fn signing_keys(
+    given: &[KeyName],
+    passphrase: &PassphraseArgs,
+    home: &Home,
+    root: &TrustRoot,
+) -> Result<Vec<Signer>> {
+    let default = [KeyName::File(home.owner_key_path())];
+    let keys = Signer::open_all(if given.is_empty() { &default } else { given }, passphrase)?;
+    for key in &keys {
+        if !root.root.keys.contains(&key.id()) {
+            return Err(Failure::new(format!("{} is not a key of the root role", key.name()))
                 .next(format!("the trust root is signed by {}", owners(root, &root.root))));
         }
-        keys.push(key);
+        key.check_scheme(root)?;
     }
     Ok(keys)
 }

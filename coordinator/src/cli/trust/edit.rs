@@ -13,6 +13,7 @@ use crate::cli::failure::{Failure, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Publisher {
     pub(super) owner: Owner,
+    pub(super) scheme: Scheme,
     pub(super) key: PublicKey,
 }
 
@@ -106,7 +107,7 @@ fn apply(root: &mut TrustRoot, edit: Edit) -> Result<()> {
 
 fn add_key(root: &mut TrustRoot, publisher: Publisher) -> Result<Sha256> {
     let id = publisher.key.id();
-    let key = Key { scheme: Scheme::Ed25519, public: publisher.key.to_base64(), owner: publisher.owner };
+    let key = Key { scheme: publisher.scheme, public: publisher.key.to_base64(), owner: publisher.owner };
     match root.keys.get(&id) {
         Some(known) if *known != key => Err(Failure::new(format!(
             "the trust root has the key {} as {}'s, the file says {}",
@@ -200,7 +201,8 @@ mod tests {
     use super::*;
 
     fn publisher(owner: &str) -> Publisher {
-        Publisher { owner: owner.parse().unwrap(), key: SigningKey::generate().unwrap().public() }
+        let key = SigningKey::generate().unwrap().public();
+        Publisher { owner: owner.parse().unwrap(), scheme: Scheme::Ed25519, key }
     }
 
     fn root() -> TrustRoot {
