@@ -6,9 +6,9 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    artifacts::ArtifactCommand, client::Target, environments::EnvCommand, init::InitArgs, key::KeyCommand,
-    operator::OperatorCommand, print::Format, rollout::RolloutCommand, server::ServerCommand,
-    trust::TrustCommand,
+    artifacts::ArtifactCommand, client::Target, config::ConfigCommand, environments::EnvCommand,
+    init::InitArgs, key::KeyCommand, operator::OperatorCommand, print::Format, rollout::RolloutCommand,
+    server::ServerCommand, trust::TrustCommand,
 };
 use crate::serve;
 
@@ -83,6 +83,9 @@ pub(super) enum Command {
     /// Environments: how rollouts go about it there, and what keeps them from beginning
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Config: what differs between environments, signed and sealed
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),

@@ -9,11 +9,14 @@
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
 //! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`config`], [`acceptance`] | values and secrets, and the servers that they are sealed to |
 //! | [`follow`] | a rollout as it happens |
 
+mod acceptance;
 mod args;
 mod artifacts;
 mod client;
+mod config;
 mod environments;
 mod failure;
 mod follow;

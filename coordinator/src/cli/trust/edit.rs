@@ -170,7 +170,7 @@ pub(super) fn difference(old: &TrustRoot, new: &TrustRoot) -> Vec<String> {
 }
 
 /// `ci (0a1b2c3d4e5f), ada (…)`
-pub(super) fn owners(root: &TrustRoot, role: &RoleKeys) -> String {
+pub(crate) fn owners(root: &TrustRoot, role: &RoleKeys) -> String {
     let names: Vec<String> = role
         .keys
         .iter()

@@ -5,3 +5,4 @@ mod commands;
 mod edit;
 
 pub(super) use commands::{TrustCommand, newest, run};
+pub(super) use edit::owners;
