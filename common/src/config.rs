@@ -22,6 +22,20 @@ use crate::{
 #[serde(transparent)]
 pub struct Values(BTreeMap<StepName, ConfigValue>);
 
+/// The values that an order brings, and the config statement that gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Of the statement; 0: there is none, and every value is a default.
+    pub sequence: u64,
+    pub values: Values,
+}
+
+impl InForce {
+    pub fn digest(&self) -> Sha256 {
+        self.values.digest()
+    }
+}
+
 /// Values that do not fit the plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConfig {

@@ -52,6 +52,14 @@ pub const SSHSIG_BYTES: usize = 256;
 pub const ROLE_KEYS: usize = 64;
 /// Signatures in an envelope: each costs a verification.
 pub const SIGNATURES: usize = 32;
+/// Steps of evaluating a gate's `where` over one predicate, and bytes of text that it looks at.
+pub const WHERE_COST: usize = 1 << 20;
+/// Rules of a gate's `require`, and of its `rearm`.
+pub const GATE_RULES: usize = 16;
+/// Bytes of a plan document: a line for every step of every server.
+pub const PLAN_DOCUMENT_BYTES: usize = 2 << 20;
+/// Bytes of the values that are sealed to one server.
+pub const SEALED_BYTES: usize = 256 << 10;
 /// Statements with an order.
 pub const STATEMENTS: usize = 32;
 /// Labels of a server.
@@ -78,5 +86,3 @@ pub const SECRET_BYTES_MIN: usize = 6;
 pub const SECRET_BYTES: usize = 16 << 10;
 /// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
 pub const SEALED_SECRET_BYTES: usize = 128 << 10;
-/// Bytes of all sealed values that travel with an order.
-pub const SEALED_BYTES: usize = 1 << 20;

@@ -12,7 +12,8 @@ mod orders;
 mod tests;
 mod waits;
 
+pub use apps::Pointer;
 pub use database::{Journal, JournalError};
 pub use events::Record;
-pub use orders::{Accepted, Known, Received};
+pub use orders::{Accepted, Kept, Known, Received};
 pub use waits::Waits;

@@ -29,6 +29,7 @@ use consign_common::{
     digest::Sha256,
     limits::ArtifactLimits,
     name::Id,
+    sealing::SealingKey,
     time::{Clock as _, SystemClock},
     tls::{self, Ca},
     trust::{
@@ -132,6 +133,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) shelf: Shelf,
     publisher: SigningKey,
+    pub(crate) sealing_key: Arc<SealingKey>,
     root: Arc<TrustRoot>,
     counter: AtomicU64,
 }
@@ -170,7 +172,14 @@ impl World {
             revoked: vec![],
             enrolment: None,
         };
-        Self { dir, shelf: Shelf::default(), publisher, root: Arc::new(root), counter: AtomicU64::new(1) }
+        Self {
+            dir,
+            shelf: Shelf::default(),
+            publisher,
+            sealing_key: Arc::new(SealingKey::generate()),
+            root: Arc::new(root),
+            counter: AtomicU64::new(1),
+        }
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {

@@ -1,4 +1,4 @@
-//! What this server executes of a plan, whatever anybody signed: features that are built, and root's own word.
+//! What this server executes of a plan, whatever anybody signed: root's own word.
 
 use super::{Privilege, Refusal, authorize::Host};
 use crate::{
@@ -11,7 +11,6 @@ use crate::{
 /// deployment, and nobody may be surprised at three in the morning.
 pub(super) fn check(manifest: &Manifest, host: Host<'_>) -> Result<Plan, Refusal> {
     let plan = read_plan(manifest)?;
-    check_supported(&plan)?;
     check_word(&plan, host)?;
     match &manifest.platform {
         Some(platform) if platform.as_str() != host.platform => {
@@ -43,20 +42,6 @@ fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
         | InvalidManifest::PlanIsEntry => Refusal::Malformed { what: "manifest", why: error.to_string() },
     })?;
     Plan::parse(&manifest.plan, PLAN_FILE).map_err(|error| invalid(error.to_string()))
-}
-
-/// What a plan may say, and this version does not do, is refused by name: to run such a plan without it would be wrong.
-fn check_supported(plan: &Plan) -> Result<(), Refusal> {
-    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    for (name, param) in &plan.params {
-        if param.secret {
-            return unsupported(format!("the secret parameter {name}"));
-        }
-        if param.default.is_none() {
-            return unsupported(format!("the parameter {name} without a default"));
-        }
-    }
-    Ok(())
 }
 
 fn check_word(plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use consign_common::{
+    limits::STATEMENTS,
     name::{App, Environment, Id, ServerName, StepName},
     sealing::Sealed,
     trust::{Config, Envelope, Predicate, Refusal, Statement, open_config},
@@ -22,6 +23,17 @@ pub struct ForServer {
     pub statement: Option<Vec<u8>>,
     /// Sealed values; empty where there are none.
     pub sealed: Vec<u8>,
+}
+
+impl ForServer {
+    /// The order's other statements with the config first: of more than an order may carry, it is not the one that stays behind.
+    pub fn among(&self, mut statements: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        if let Some(config) = &self.statement {
+            statements.insert(0, config.clone());
+            statements.truncate(STATEMENTS);
+        }
+        statements
+    }
 }
 
 /// A config that a rollout begins with.

@@ -37,6 +37,7 @@ pub enum Decision {
 pub struct Question {
     pub document: Vec<u8>,
     pub statements: Vec<Vec<u8>>,
+    pub sealed: Vec<u8>,
     /// The server may fetch the manifest of it until it has answered.
     pub manifest: Sha256,
 }

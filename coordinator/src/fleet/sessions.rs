@@ -27,12 +27,15 @@ pub enum ToAgent {
     Order {
         document: Vec<u8>,
         statements: Vec<Vec<u8>>,
+        /// Values of secret parameters, sealed to this server; empty: none.
+        sealed: Vec<u8>,
     },
     /// What would this order come to?
     Query {
         id: Id,
         document: Vec<u8>,
         statements: Vec<Vec<u8>>,
+        sealed: Vec<u8>,
     },
     EventAck {
         deployment: Id,
@@ -234,7 +237,7 @@ impl Sessions {
         id: Id,
         question: Question,
     ) -> Option<oneshot::Receiver<Prospect>> {
-        let Question { document, statements, manifest } = question;
+        let Question { document, statements, sealed, manifest } = question;
         let (sender, answer) = oneshot::channel();
         {
             let mut table = self.table();
@@ -242,7 +245,7 @@ impl Sessions {
             entry.questions.retain(|_, (_, sender)| !sender.is_closed());
             entry.questions.insert(id.clone(), (manifest, sender));
         }
-        match self.send(server, ToAgent::Query { id, document, statements }) {
+        match self.send(server, ToAgent::Query { id, document, statements, sealed }) {
             Sent::Queued => Some(answer),
             Sent::NotConnected => None,
         }
@@ -362,7 +365,7 @@ mod tests {
         let mut first = entered(sessions.enter(&web(), &claim("a"), None));
         let mut other = occupied(sessions.enter(&web(), &claim("b"), None));
         assert_eq!(other.boot_id, "boot of a");
-        let order = ToAgent::Order { document: Vec::new(), statements: Vec::new() };
+        let order = ToAgent::Order { document: Vec::new(), statements: Vec::new(), sealed: Vec::new() };
         assert_eq!(
             sessions.send(&web(), order),
             Sent::NotConnected,
@@ -401,7 +404,8 @@ mod tests {
     fn who_asks_gets_the_answer_or_hears_that_the_session_ended() {
         let sessions = Sessions::default();
         let (id, manifest) = (Id::from_bytes([1; 16]), Sha256::of(b"m"));
-        let question = || Question { document: Vec::new(), statements: Vec::new(), manifest };
+        let question =
+            || Question { document: Vec::new(), statements: Vec::new(), sealed: Vec::new(), manifest };
         assert!(sessions.ask(&web(), id.clone(), question()).is_none(), "not connected");
         let session = sessions.open(&web(), 0);
         let mut first = sessions.ask(&web(), id.clone(), question()).unwrap();

@@ -336,15 +336,19 @@ async fn send_trust_roots(parts: &AgentParts, to_agent: &ToLine, mut known: u64)
 
 fn wire(message: ToAgent, now: UnixMs) -> Kind {
     match message {
-        ToAgent::Order { document, statements } => Kind::Order(v1::Order {
+        ToAgent::Order { document, statements, sealed } => Kind::Order(v1::Order {
             document: document.into(),
             statements: statements.into_iter().map(Into::into).collect(),
+            plan: Vec::new().into(),
+            sealed: sealed.into(),
         }),
-        ToAgent::Query { id, document, statements } => Kind::Query(v1::Query {
+        ToAgent::Query { id, document, statements, sealed } => Kind::Query(v1::Query {
             id: id.into(),
             order: Some(v1::Order {
                 document: document.into(),
                 statements: statements.into_iter().map(Into::into).collect(),
+                plan: Vec::new().into(),
+                sealed: sealed.into(),
             }),
         }),
         ToAgent::EventAck { deployment, sequence } => {

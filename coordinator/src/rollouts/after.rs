@@ -248,7 +248,16 @@ impl Controller {
             },
             None => Vec::new(),
         };
-        match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
+        let config = match self.config_with(&order).await {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(order = %order.id, %error, "an order's config cannot be read");
+                return;
+            }
+        };
+        let (statements, sealed) = (config.among(statements), config.sealed);
+        let message = ToAgent::Order { document: order.document, statements, sealed };
+        match self.sessions.send(&order.server, message) {
             Sent::Queued => {}
             Sent::NotConnected => {
                 tracing::info!(order = %order.id, server = %order.server, "kept until it connects")

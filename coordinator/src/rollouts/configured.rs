@@ -6,9 +6,14 @@ use consign_common::{
     plan::Plan,
 };
 
-use super::{NotStarted, controller::Controller};
+use super::{
+    NotStarted,
+    controller::{Controller, ControllerError},
+    rows::{OrderRow, OrderTag},
+    store,
+};
 use crate::{
-    config::{ConfigError, InForce},
+    config::{self, ConfigError, ForServer, InForce},
     fleet::Server,
 };
 
@@ -21,6 +26,26 @@ pub(super) struct Configured {
 }
 
 impl Controller {
+    /// What goes with an order of a rollout: only what begins with an artifact runs with anything.
+    pub(super) async fn config_with(&self, order: &OrderRow) -> Result<ForServer, ControllerError> {
+        match order.kind {
+            OrderTag::Deploy => {}
+            // A way back has what it ran with on the server.
+            OrderTag::Return | OrderTag::Cancel | OrderTag::Confirm | OrderTag::Decide | OrderTag::Once => {
+                return Ok(ForServer::default());
+            }
+        }
+        let db = self.store.read();
+        let Some(deployment) = store::deployment(db, &order.deployment).await? else {
+            return Ok(ForServer::default());
+        };
+        let Some(rollout) = store::rollout(db, &deployment.rollout).await? else {
+            return Ok(ForServer::default());
+        };
+        let (app, environment) = (&rollout.app, &rollout.environment);
+        Ok(config::for_rollout(db, &rollout.id, app, environment, &order.server).await?)
+    }
+
     /// The newest config, if it fits the plan and every secret is there for every server.
     pub(super) async fn configured(
         &self,

@@ -18,7 +18,10 @@ use super::{
     rows::{Again, Pinned},
     store,
 };
-use crate::fleet::{Decision, Prospect, Question, Selector, Server};
+use crate::{
+    config::ForServer,
+    fleet::{Decision, Prospect, Question, Selector, Server},
+};
 
 /// How long servers are given to answer, all together.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -110,8 +113,16 @@ impl Controller {
                     converge: false,
                 },
             };
-            let question =
-                Question { document: order.to_vec(), statements: statements.clone(), manifest: artifact };
+            let config = match &configured.in_force {
+                Some(in_force) => in_force.for_server(self.store.read(), &server.name).await?,
+                None => ForServer::default(),
+            };
+            let question = Question {
+                document: order.to_vec(),
+                statements: config.among(statements.clone()),
+                sealed: config.sealed,
+                manifest: artifact,
+            };
             match self.sessions.ask(&server.name, order.id, question) {
                 Some(answer) => waiting.push((server.name, answer)),
                 None => drop(servers.insert(server.name, Foretold::NotConnected)),
