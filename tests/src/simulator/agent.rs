@@ -506,7 +506,18 @@ impl Server {
         let order = &incoming.order;
         let memory = self.disk.memory(&order.app);
         let word = catalog::word(&self.name, &self.labels, &around.apps);
-        if let Err(refusal) = authorize_control(order, COORDINATOR, &around.roots[0], &word, &memory) {
+        if let Err(refusal) = authorize_control(
+            order,
+            COORDINATOR,
+            &around.roots[0],
+            &word,
+            &memory,
+            consign_common::trust::authorize::Deciding {
+                manifest: None,
+                statements: &[],
+                now: consign_common::time::UnixMs(0),
+            },
+        ) {
             return self.decline(around, &incoming, &Declined::Rule(refusal));
         }
         let deployment = order.deployment.clone();

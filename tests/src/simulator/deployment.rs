@@ -695,6 +695,10 @@ fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>,
                 force: *force,
                 published: work.published,
                 number: work.number,
+                config: consign_common::config::InForce {
+                    sequence: work.config_sequence,
+                    values: work.config.clone(),
+                },
                 pinned: plan.clone(),
                 confirm,
             };
