@@ -277,8 +277,8 @@ async fn another_order_under_a_known_id_is_an_equivocation() {
     order.term = 2;
     agent.give(world.send(&order, &artifact)).await;
     assert_eq!(agent.refusal().await.0, "equivocation");
-    let Inbound::Order { document, statements, .. } = world.deploy(&artifact) else { unreachable!() };
-    agent.give(Inbound::Order { document, statements, connected: "deadbeef".into() }).await;
+    let Inbound::Order { papers, .. } = world.deploy(&artifact) else { unreachable!() };
+    agent.give(Inbound::Order { papers, connected: "deadbeef".into() }).await;
     assert_eq!(agent.refusal().await.0, "coordinator-unknown");
     agent.kill().await;
 }

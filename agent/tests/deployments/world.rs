@@ -19,7 +19,7 @@ use consign_agent::{
     identity::roots::file,
     journal::Journal,
     manager::{Manager, ManagerError},
-    ports::{Fetch, FetchError, Inbound, Outbound},
+    ports::{Fetch, FetchError, Inbound, Outbound, Papers},
     state::StatePaths,
     supervisor::{DEFAULT_LOG_LIMIT, ExitRecord, Launcher},
 };
@@ -292,24 +292,17 @@ impl World {
 
     /// Without statements.
     pub(crate) fn send_alone(&self, order: &Order) -> Inbound {
-        Inbound::Order { document: order.to_vec(), statements: Vec::new(), connected: COORDINATOR.into() }
+        let papers = Papers { document: order.to_vec(), ..Papers::default() };
+        Inbound::Order { papers, connected: COORDINATOR.into() }
     }
 
     pub(crate) fn send(&self, order: &Order, artifact: &Artifact) -> Inbound {
-        Inbound::Order {
-            document: order.to_vec(),
-            statements: artifact.statements.clone(),
-            connected: COORDINATOR.into(),
-        }
+        Inbound::Order { papers: papers(order, artifact), connected: COORDINATOR.into() }
     }
 
     pub(crate) fn ask(&self, query: &str, order: &Order, artifact: &Artifact) -> Inbound {
-        Inbound::Query {
-            query: query.into(),
-            document: order.to_vec(),
-            statements: artifact.statements.clone(),
-            connected: COORDINATOR.into(),
-        }
+        let papers = papers(order, artifact);
+        Inbound::Query { query: query.into(), papers, connected: COORDINATOR.into() }
     }
 
     /// What enrolment would have left, for the program itself.
@@ -538,4 +531,9 @@ impl Agent {
         // A process that ends takes its files along; here the connection's thread may still be at them.
         self.journal.close().await;
     }
+}
+
+fn papers(order: &Order, artifact: &Artifact) -> Papers {
+    let statements = artifact.statements.clone();
+    Papers { document: order.to_vec(), statements, ..Papers::default() }
 }

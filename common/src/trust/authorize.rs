@@ -8,22 +8,18 @@ use std::collections::BTreeMap;
 
 use super::{
     evidence::{self, Evidence},
-    gate::{self, Act, Arrival, Question, Time, Undecided, is_far_future},
+    gate::{self, Act, Arrival, Time, Undecided},
     host_rules,
+    review::{Case, Reviewed, check_floor, check_revoked, invalid_config, read_manifest, review},
 };
 use crate::{
     artifact::Manifest,
     config::{InForce, InvalidConfig, Values, effective},
     digest::Sha256,
-    json,
-    limits::ArtifactLimits,
     name::{StepName, Version},
     plan::Plan,
     time::UnixMs,
-    trust::{
-        AppTrust, Foreseen, Order, OrderKind, OrderingNumber, PlanDocument, Privilege, Refusal, ServersWord,
-        TrustRoot,
-    },
+    trust::{Foreseen, Order, OrderKind, OrderingNumber, Privilege, Refusal, ServersWord, TrustRoot},
 };
 
 /// What is asked.
@@ -350,88 +346,31 @@ fn check_deploy(
     let manifest = read_manifest(documents.manifest, ordered.manifest)?;
     let digest = Sha256::of(documents.manifest);
     check_app(order, &manifest)?;
-    match time {
-        Time::Now(now) => check_expiry(root, now)?,
-        Time::Passed { .. } => {}
-    }
-    let (app, environment) = (&order.app, &order.environment);
-    let trust = root.apps.get(app).ok_or(Refusal::AppUnknown { app: app.clone() })?;
-    if !root.environments.contains_key(environment) {
-        return Err(Refusal::EnvironmentUnknown { environment: environment.clone() });
-    }
-    let evidence = evidence::read(documents.statements, root, app, environment)?;
-    let published = evidence::publications(&evidence, trust, digest, &manifest)?;
-    check_revoked(root, digest)?;
-    let published = in_time(&published, trust, time)?;
-    let plan = host_rules::check(&manifest, host)?;
-    let config = evidence::config(&evidence, root, trust, app, environment)?;
-    let sequence = config.map_or(0, |config| config.sequence);
-    check_sequence(sequence, memory, time)?;
-    let values =
-        effective(&plan, config.map(|config| &config.values)).map_err(|error| invalid_config(&error))?;
-    let config = InForce { sequence, values };
-    let bound = bind(documents.plan, order, digest, &config, &plan)?;
-    let question = Question {
+    let case = Case {
         root,
-        app,
-        environment,
-        manifest: digest,
-        config: &config,
-        plan: bound.document,
+        environment: &order.environment,
+        digest,
+        manifest: &manifest,
+        statements: documents.statements,
+        plan: documents.plan,
+        server: Some(&order.server),
         arrival: ordered.arrival,
-        failed: memory.failed,
+        memory,
         time,
     };
-    let assessed = gate::assess(&question, &evidence)?;
+    let Reviewed { evidence, published, plan, config, pinned, assessed } = review(case)?;
+    host_rules::check(&manifest, &plan, host)?;
     let repeated = Repeated::of(memory, digest, &config, &plan, ordered.again);
     let (published, number, in_order) = choose(&published, assessed.number, memory, time, repeated);
-    let unmet = assessed.refusal(environment).map_or(Ok(()), Err);
+    let unmet = assessed.refusal(&order.environment).map_or(Ok(()), Err);
     let held = unmet
         .and_then(|()| check_skips(order, ordered.skip, digest, root, time, &evidence))
         .and(in_order)
         .err();
-    let (config, pinned) = (config.values, merge(bound.pinned, ordered.foreseen)?);
-    let work = Work { digest, manifest, plan, published, number, config, config_sequence: sequence, pinned };
+    let InForce { sequence: config_sequence, values: config } = config;
+    let pinned = merge(pinned, ordered.foreseen)?;
+    let work = Work { digest, manifest, plan, published, number, config, config_sequence, pinned };
     Ok(Preview { work, held })
-}
-
-/// A config never goes back; and once there is one, there is always one.
-fn check_sequence(ordered: u64, memory: &Memory, time: Time) -> Result<(), Refusal> {
-    let known = memory.config_sequence;
-    match time {
-        Time::Now(_) if ordered < known => Err(Refusal::ConfigOlder { ordered, known }),
-        Time::Now(_) | Time::Passed { .. } => Ok(()),
-    }
-}
-
-/// What the plan document says of this server.
-#[derive(Default)]
-struct Bound {
-    document: Option<Sha256>,
-    pinned: BTreeMap<StepName, Foreseen>,
-}
-
-/// A plan document is about this artifact with this config, and has this server: nothing else may come with an order.
-fn bind(
-    document: Option<&[u8]>,
-    order: &Order,
-    digest: Sha256,
-    config: &InForce,
-    plan: &Plan,
-) -> Result<Bound, Refusal> {
-    let Some(bytes) = document else { return Ok(Bound::default()) };
-    let other = |why: String| Err(Refusal::PlanOther { why });
-    let document = PlanDocument::parse(bytes)?;
-    if document.artifact != digest {
-        return other(format!("it is about the artifact {}", document.artifact));
-    }
-    if document.config != Some(config.digest()).filter(|_| config.sequence > 0) {
-        return other("it is about another config than the one that came".to_owned());
-    }
-    match document.pinned(&order.server, plan)? {
-        Some(pinned) => Ok(Bound { document: Some(Sha256::of(bytes)), pinned }),
-        None => other(format!("it does not have {}", order.server)),
-    }
 }
 
 /// Where order and plan document both speak of a step they say the same.
@@ -483,7 +422,8 @@ fn check_return(
     if let Some(trust) = root.apps.get(&manifest.app) {
         check_floor(trust, pointer.published)?;
     }
-    let plan = host_rules::check(&manifest, host)?;
+    let plan = host_rules::read_plan(&manifest)?;
+    host_rules::check(&manifest, &plan, host)?;
     let InForce { sequence, values } = pointer.ran_with(&plan).map_err(|error| invalid_config(&error))?;
     Ok(Work {
         digest: pointer.manifest,
@@ -497,15 +437,6 @@ fn check_return(
     })
 }
 
-fn read_manifest(bytes: &[u8], expected: Sha256) -> Result<Manifest, Refusal> {
-    if Sha256::of(bytes) != expected {
-        return Err(Refusal::ManifestDigest { expected });
-    }
-    let max = ArtifactLimits::default().manifest_bytes;
-    json::from_slice(bytes, max)
-        .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })
-}
-
 fn check_app(order: &Order, manifest: &Manifest) -> Result<(), Refusal> {
     if order.app != manifest.app {
         return Err(malformed_order(&format!(
@@ -514,38 +445,6 @@ fn check_app(order: &Order, manifest: &Manifest) -> Result<(), Refusal> {
         )));
     }
     Ok(())
-}
-
-fn check_expiry(root: &TrustRoot, now: UnixMs) -> Result<(), Refusal> {
-    if now >= root.expires { Err(Refusal::TrustRootExpired { expired: root.expires }) } else { Ok(()) }
-}
-
-/// The publications that may count, highest first: at or above the floor, of the app's epoch, not from the future. Else
-/// the refusal of the highest.
-fn in_time(found: &[OrderingNumber], trust: &AppTrust, time: Time) -> Result<Vec<OrderingNumber>, Refusal> {
-    let mut first = None;
-    let mut numbers = Vec::new();
-    for number in found {
-        match check_published(*number, trust, time) {
-            Ok(()) => numbers.push(*number),
-            Err(refusal) => first = first.or(Some(refusal)),
-        }
-    }
-    match first {
-        Some(refusal) if numbers.is_empty() => Err(refusal),
-        Some(_) | None => Ok(numbers),
-    }
-}
-
-fn check_published(number: OrderingNumber, trust: &AppTrust, time: Time) -> Result<(), Refusal> {
-    check_floor(trust, number)?;
-    if number.epoch != trust.epoch {
-        return Err(Refusal::WrongEpoch { given: number.epoch, current: trust.epoch });
-    }
-    match time {
-        Time::Now(now) if is_far_future(number.ms, now) => Err(Refusal::FarFuture { number, now }),
-        Time::Now(_) | Time::Passed { .. } => Ok(()),
-    }
 }
 
 /// What a used-up statement is measured by.
@@ -621,18 +520,6 @@ fn check_order_in_time(
         return Err(Refusal::UsedUp { number });
     }
     Ok(())
-}
-
-fn check_revoked(root: &TrustRoot, manifest: Sha256) -> Result<(), Refusal> {
-    if root.revoked.contains(&manifest) { Err(Refusal::Revoked { manifest }) } else { Ok(()) }
-}
-
-fn check_floor(trust: &AppTrust, number: OrderingNumber) -> Result<(), Refusal> {
-    if number < trust.floor { Err(Refusal::BelowFloor { number, floor: trust.floor }) } else { Ok(()) }
-}
-
-fn invalid_config(error: &InvalidConfig) -> Refusal {
-    Refusal::ConfigInvalid { why: error.to_string() }
 }
 
 fn malformed_order(why: &str) -> Refusal {

@@ -7,22 +7,21 @@ use crate::{
     plan::{Kind, Plan, Step},
 };
 
-/// Reads the manifest's plan and checks every step of it, also those that may never run: a return runs others than a
-/// deployment, and nobody may be surprised at three in the morning.
-pub(super) fn check(manifest: &Manifest, host: Host<'_>) -> Result<Plan, Refusal> {
-    let plan = read_plan(manifest)?;
-    check_word(&plan, host)?;
+/// Checks every step of the manifest's plan, also those that may never run: a return runs others than a deployment, and
+/// nobody may be surprised at three in the morning.
+pub(super) fn check(manifest: &Manifest, plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {
+    check_word(plan, host)?;
     match &manifest.platform {
         Some(platform) if platform.as_str() != host.platform => {
             Err(Refusal::WrongPlatform { platform: platform.to_string(), own: host.platform.to_owned() })
         }
-        Some(_) | None => Ok(plan),
+        Some(_) | None => Ok(()),
     }
 }
 
 /// All rules of the manifest, now that somebody who may has signed it: a signature says who made it, not that its paths
 /// are harmless.
-fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
+pub(super) fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
     let invalid = |why: String| Refusal::PlanInvalid { why };
     manifest.check(&ArtifactLimits::default()).map_err(|error| match error {
         InvalidManifest::Plan(_) | InvalidManifest::OtherApp { .. } | InvalidManifest::Shared(_) => {

@@ -14,6 +14,7 @@ mod order;
 mod plan_document;
 mod receipt;
 mod refusal;
+pub mod review;
 mod root;
 pub mod sshsig;
 mod statement;

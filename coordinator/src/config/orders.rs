@@ -26,14 +26,24 @@ pub struct ForServer {
 }
 
 impl ForServer {
-    /// The order's other statements with the config first: of more than an order may carry, it is not the one that stays behind.
-    pub fn among(&self, mut statements: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        if let Some(config) = &self.statement {
-            statements.insert(0, config.clone());
-            statements.truncate(STATEMENTS);
-        }
-        statements
+    /// The order's other statements, and the config.
+    pub fn among(&self, statements: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        put_first(self.statement.as_ref(), statements)
     }
+}
+
+/// What is signed of an artifact, and the config that it would run with.
+pub fn among(in_force: Option<&InForce>, statements: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    put_first(in_force.map(|in_force| &in_force.envelope), statements)
+}
+
+/// Of more statements than an order may carry, the config is not the one that stays behind.
+fn put_first(config: Option<&Vec<u8>>, mut statements: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    if let Some(config) = config {
+        statements.insert(0, config.clone());
+        statements.truncate(STATEMENTS);
+    }
+    statements
 }
 
 /// A config that a rollout begins with.

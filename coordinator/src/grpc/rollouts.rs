@@ -342,7 +342,6 @@ impl From<NotStarted> for Status {
             | NotStarted::PlanUnknown { .. }
             | NotStarted::RolloutUnknown { .. } => Self::not_found(message),
             NotStarted::Busy { .. }
-            | NotStarted::ConfigInvalid { .. }
             | NotStarted::SecretMissing { .. }
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }

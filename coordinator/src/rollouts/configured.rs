@@ -1,9 +1,10 @@
 //! The config that a rollout is of: checked before anything begins, as far as that goes without knowing secrets.
 
 use consign_common::{
-    config::{Values, effective},
+    config::effective,
     name::{App, Environment, ServerName},
     plan::Plan,
+    trust::Refusal,
 };
 
 use super::{
@@ -16,14 +17,6 @@ use crate::{
     config::{self, ConfigError, ForServer, InForce},
     fleet::Server,
 };
-
-/// What the steps of a rollout run with.
-#[derive(Debug)]
-pub(super) struct Configured {
-    pub(super) values: Values,
-    /// `None`: nothing was ever set, and the plan's defaults are all there is.
-    pub(super) in_force: Option<InForce>,
-}
 
 impl Controller {
     /// What goes with an order of a rollout: only what begins with an artifact runs with anything.
@@ -46,14 +39,15 @@ impl Controller {
         Ok(config::for_rollout(db, &rollout.id, app, environment, &order.server).await?)
     }
 
-    /// The newest config, if it fits the plan and every secret is there for every server.
+    /// The newest config, if it fits the plan and every secret is there for every server; `None`: nothing was ever set, and
+    /// the plan's defaults are all there is.
     pub(super) async fn configured(
         &self,
         app: &App,
         environment: &Environment,
         plan: &Plan,
         servers: &[Server],
-    ) -> Result<Configured, NotStarted> {
+    ) -> Result<Option<InForce>, NotStarted> {
         let (db, roots) = (self.store.read(), &self.trust_roots);
         let in_force = InForce::newest(db, roots, app, environment).await.map_err(|error| match error {
             ConfigError::Refused(refusal) => NotStarted::Refused(refusal),
@@ -62,18 +56,10 @@ impl Controller {
             | ConfigError::Invalid(_)
             | ConfigError::ServerUnknown { .. }
             | ConfigError::OtherKey { .. }
-            | ConfigError::None { .. }) => NotStarted::ConfigInvalid {
-                app: app.clone(),
-                environment: environment.clone(),
-                why: other.to_string(),
-            },
+            | ConfigError::None { .. }) => does_not_fit(app, environment, &other),
         })?;
         let given = in_force.as_ref().map(|in_force| &in_force.config.values);
-        let values = effective(plan, given).map_err(|error| NotStarted::ConfigInvalid {
-            app: app.clone(),
-            environment: environment.clone(),
-            why: error.to_string(),
-        })?;
+        effective(plan, given).map_err(|error| does_not_fit(app, environment, &error))?;
         if let Some(in_force) = &in_force {
             let taking_part = servers.iter().filter(|server| server.kept_out().is_none());
             let missing = in_force.missing(db, taking_part.map(|server| &server.name)).await?;
@@ -87,6 +73,11 @@ impl Controller {
                 return Err(NotStarted::SecretMissing { app, environment, missing: missing.join("; ") });
             }
         }
-        Ok(Configured { values, in_force })
+        Ok(in_force)
     }
+}
+
+fn does_not_fit(app: &App, environment: &Environment, error: &dyn std::fmt::Display) -> NotStarted {
+    let why = format!("{error}; set it with `consign config set {app} --env {environment}`");
+    Refusal::ConfigInvalid { why }.into()
 }

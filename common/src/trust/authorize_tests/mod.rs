@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    json,
     limits::{FUTURE_MS, STATEMENTS},
     name::Id,
     trust::{
-        Allowance, CoordinatorPin, Envelope, Gate, Key, Predicate, Published, RoleKeys, STATEMENT_TYPE,
-        Scheme, SigningKey, Statement, Subject,
+        Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Predicate, Published, RoleKeys,
+        STATEMENT_TYPE, Scheme, SigningKey, Statement, Subject,
     },
 };
 
