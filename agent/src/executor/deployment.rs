@@ -467,7 +467,7 @@ where
             .map_err(|refusal| format!("{}: {refusal}", refusal.code()))?;
         let mut spec =
             attempts::specification(attempt, around, &artifact.config, step, user, self.site.log_limit);
-        deliver(&mut spec, plan, step, &secrets);
+        deliver(&mut spec, plan, &secrets);
         Ok(spec)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use consign_common::{
     name::StepName,
-    plan::{Deliver, Phase, Plan, Step},
+    plan::{Deliver, Phase, Plan},
     sealing::{self, Secret, masks},
     trust::{Order, OrderKind, Refusal, authorize::Work},
 };
@@ -67,26 +67,18 @@ impl SealedValues {
     }
 }
 
-/// Gives an attempt its secrets, as the plan wants them delivered, and says what its output must not have. What the step
-/// itself sets in `env` stays.
-pub(super) fn deliver(
-    spec: &mut AttemptSpec,
-    plan: &Plan,
-    step: &Step,
-    secrets: &BTreeMap<StepName, Secret>,
-) {
+/// Gives an attempt its secrets, as the plan wants them delivered, and says what its output must not have. The plan's check
+/// sees to it that a step's own `env` names none of their variables.
+pub(super) fn deliver(spec: &mut AttemptSpec, plan: &Plan, secrets: &BTreeMap<StepName, Secret>) {
     for (name, secret) in secrets {
         let variable = name.as_str().to_ascii_uppercase();
         let value = secret.value().to_owned();
         match plan.params.get(name).map(|param| param.deliver) {
             Some(Deliver::File) => {
-                let variable = format!("{variable}_FILE");
-                if !step.env.contains_key(&variable) {
-                    spec.files.insert(variable, value);
-                }
+                spec.files.insert(format!("{variable}_FILE"), value);
             }
             Some(Deliver::Env) | None => {
-                spec.env.entry(variable).or_insert(value);
+                spec.env.insert(variable, value);
             }
         }
     }
@@ -102,19 +94,18 @@ mod tests {
     #[test]
     fn each_secret_goes_its_own_way_and_all_are_masked() {
         let text = "app = \"shop\"\n[params.token]\ntype = \"string\"\nsecret = true\n[params.key]\ntype = \"string\"\n\
-                    secret = true\ndeliver = \"file\"\n[params.own]\ntype = \"string\"\nsecret = true\n[[step]]\nname = \"a\"\n\
-                    run = [\"true\"]\nenv = { OWN = \"of the step\" }\n[[step]]\nname = \"b\"\nactivate = true\n";
+                    secret = true\ndeliver = \"file\"\n[[step]]\nname = \"a\"\n\
+                    run = [\"true\"]\nenv = { MORE = \"of the step\" }\n[[step]]\nname = \"b\"\nactivate = true\n";
         let plan = Plan::parse(text, "consign.toml").unwrap();
         let secret = |value: &str| Secret::new(Salt::random().unwrap(), value.into());
         let secrets = BTreeMap::from([
             ("token".parse().unwrap(), secret("correct horse")),
             ("key".parse().unwrap(), secret("battery\nstaple")),
-            ("own".parse().unwrap(), secret("overridden")),
         ]);
         let mut spec = AttemptSpec {
             attempt: "deploy-0-1".parse().unwrap(),
             argv: vec!["true".into()],
-            env: BTreeMap::from([("OWN".into(), "of the step".into())]),
+            env: BTreeMap::from([("MORE".into(), "of the step".into())]),
             cwd: "/".into(),
             user: None,
             timeout_ms: 1,
@@ -125,12 +116,12 @@ mod tests {
             files: BTreeMap::new(),
             log_limit: 10_000,
         };
-        deliver(&mut spec, &plan, &plan.steps[0], &secrets);
+        deliver(&mut spec, &plan, &secrets);
         assert_eq!(spec.env["TOKEN"], "correct horse");
         assert_eq!(spec.files, BTreeMap::from([("KEY_FILE".to_owned(), "battery\nstaple".to_owned())]));
-        assert_eq!(spec.env["OWN"], "of the step");
+        assert_eq!(spec.env["MORE"], "of the step");
         assert!(!spec.env.contains_key("KEY"));
-        for mask in ["correct horse", "battery\nstaple", "battery", "staple", "overridden"] {
+        for mask in ["correct horse", "battery\nstaple", "battery", "staple"] {
             assert!(spec.secrets.iter().any(|known| known == mask), "{mask:?}");
         }
         let told = format!("{spec:?}");

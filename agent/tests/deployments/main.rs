@@ -6,6 +6,7 @@ mod confirm;
 mod hostile;
 mod orders;
 mod preview;
+mod secrets;
 mod unlucky;
 mod waits;
 mod world;

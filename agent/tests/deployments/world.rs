@@ -28,14 +28,14 @@ use consign_common::{
     deployment::{DeploymentOutcome, Event, log::Decoder},
     digest::Sha256,
     limits::ArtifactLimits,
-    name::Id,
+    name::{Id, StepName},
     sealing::SealingKey,
     time::{Clock as _, SystemClock},
     tls::{self, Ca},
     trust::{
-        Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Order, OrderKind, OrderingNumber,
-        Predicate, Privilege, Published, RoleKeys, STATEMENT_TYPE, Scheme, ServersWord, SigningKey,
-        Statement, Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
+        Allowance, AppTrust, ConfigValue, CoordinatorPin, Envelope, Gate, Key, Order, OrderKind,
+        OrderingNumber, Predicate, Privilege, Published, RoleKeys, STATEMENT_TYPE, Scheme, ServersWord,
+        SigningKey, Statement, Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin, values_digest,
     },
 };
 use tempfile::TempDir;
@@ -298,6 +298,28 @@ impl World {
 
     pub(crate) fn send(&self, order: &Order, artifact: &Artifact) -> Inbound {
         Inbound::Order { papers: papers(order, artifact), connected: COORDINATOR.into() }
+    }
+
+    /// With a config, and what is sealed to the server.
+    pub(crate) fn send_with(
+        &self,
+        order: &Order,
+        artifact: &Artifact,
+        config: Vec<u8>,
+        sealed: Vec<u8>,
+    ) -> Inbound {
+        let mut papers = papers(order, artifact);
+        papers.statements.push(config);
+        papers.sealed = Some(sealed);
+        Inbound::Order { papers, connected: COORDINATOR.into() }
+    }
+
+    pub(crate) fn config(&self, sequence: u64, values: BTreeMap<StepName, ConfigValue>) -> Vec<u8> {
+        let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+        let config = consign_common::trust::Config { app, environment, sequence, values };
+        let subject = Subject { name: "config".into(), sha256: values_digest(&config) };
+        let statement = Statement { subject, predicate: Predicate::Config(config) };
+        Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.publisher]).to_vec()
     }
 
     pub(crate) fn ask(&self, query: &str, order: &Order, artifact: &Artifact) -> Inbound {

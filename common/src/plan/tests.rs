@@ -162,6 +162,13 @@ fn what_would_harm_is_refused() {
             ),
             "arrives as N_FILE",
         ),
+        (
+            with_top("[params.n]\ntype = \"string\"\nsecret = true\ndeliver = \"file\"").replace(
+                "activate = true",
+                "activate = true\n[[step]]\nname = \"s\"\nshell = \"x\"\nenv = { N_FILE = \"y\" }",
+            ),
+            "N_FILE is a parameter",
+        ),
         (with_top("[params.n]\ntype = \"string\"\npattern = \"(\""), "regular expression"),
         (with_top("[params.n]\ntype = \"string\"\npattern = \"a+\"\ndefault = \"b\""), "does not match"),
         (with_step("run = [\"true\"]\nshell = \"true\""), "one kind, not `run` and `shell`"),

@@ -6,7 +6,7 @@ mod orders;
 mod put;
 mod store;
 
-pub use orders::{ForServer, InForce, among, for_rollout, pinned};
+pub use orders::{ForServer, InForce, among, for_rollout, lacks, pinned};
 pub use put::{ConfigError, Put, SealedSecret};
 pub use store::{SealedTo, ServerKeys, Version, note_sealing_key};
 

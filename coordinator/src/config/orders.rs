@@ -134,6 +134,24 @@ pub async fn for_rollout(
     InForce { config, envelope: version.envelope }.for_server(db, server).await
 }
 
+/// The secrets of a rollout's config that a server cannot be given: it would refuse the order.
+pub async fn lacks(
+    db: &SqlitePool,
+    rollout: &Id,
+    app: &App,
+    environment: &Environment,
+    server: &ServerName,
+) -> Result<Vec<StepName>, StoreError> {
+    let Some(sequence) = store::pinned(db, rollout).await? else { return Ok(Vec::new()) };
+    let Some(version) = store::version(db, app, environment, Some(sequence)).await? else {
+        return Ok(Vec::new());
+    };
+    let config = read(&version.envelope).map_err(StoreError::corrupt)?;
+    let in_force = InForce { config, envelope: version.envelope };
+    let missing = in_force.missing(db, std::iter::once(server)).await?;
+    Ok(missing.into_iter().flat_map(|(_, names)| names).collect())
+}
+
 /// It was verified when it came; whether those may still sign it, agents say.
 fn read(envelope: &[u8]) -> Result<Config, Refusal> {
     let envelope = Envelope::parse(envelope, consign_common::limits::ENVELOPE_BYTES)?;

@@ -389,7 +389,17 @@ impl Operators for OperatorService {
 
     async fn put_config(&self, request: Request<v1::PutConfigRequest>) -> Answer<v1::PutConfigResponse> {
         let caller = caller(&request)?;
-        self.config.put(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        let servers: BTreeSet<String> = request.sealed.iter().map(|sealed| sealed.server.clone()).collect();
+        let put = self.config.put(&caller, request).await?;
+        // One that came later and lacked them can have what its environment runs now.
+        for server in servers {
+            let server: ServerName = server.parse().map_err(invalid)?;
+            if self.rollouts.is_online(&server) {
+                self.rollouts.converge(&server).await?;
+            }
+        }
+        Ok(Response::new(put))
     }
 
     async fn show_config(&self, request: Request<v1::ShowConfigRequest>) -> Answer<v1::ShowConfigResponse> {

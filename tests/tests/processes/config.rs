@@ -338,3 +338,45 @@ fn of_a_dishonest_coordinator_no_step_gets_another_value() {
     });
     assert_ok(&servers.roll_out("1.2.0", "staging"));
 }
+
+/// A server that is added to an environment that runs something waits for its secrets, and then has what the others run.
+/// One whose key is lost is another one until somebody vouches for it.
+#[test]
+fn a_server_without_secrets_waits_for_them() {
+    let mut servers = Servers::set_up();
+    assert_ok(&servers.roll_out("1.0.0", "staging"));
+    servers.scene.enrol("web-3", "staging", &["--allow-app", "app", "--allow-user", "root"]);
+    servers.accept("web-3");
+    let reseal = |servers: &Servers| {
+        let mut arguments: Vec<String> =
+            ["config", "reseal", "app", "--env", "staging"].map(str::to_owned).into();
+        arguments.extend(servers.secret_arguments(&[("db_password", STAGING), ("tls_key", KEY)]));
+        servers.scene.operator.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(servers.lines().len(), 1, "nothing is tried in vain");
+    assert_ok(&reseal(&servers));
+    until("it gets what its environment runs", std::time::Duration::from_secs(30), || {
+        let lines = servers.lines();
+        if lines.contains(&"web-3 1.0.0 4 fast staging key".to_owned()) { Ok(()) } else { Err(lines) }
+    });
+
+    // As one that was enrolled before there were keys, too: it makes one when it starts.
+    let agent = servers.scene.agents.iter_mut().find(|agent| agent.name == "web-3").unwrap();
+    agent.kill();
+    fs::remove_file(agent.state().join("sealing.key")).unwrap();
+    agent.launch();
+    until("its new key is known", std::time::Duration::from_secs(30), || {
+        let shown = servers.scene.operator.json(&["server", "show", "web-3"]);
+        if shown["acceptance"] == "other-key" { Ok(()) } else { Err(shown) }
+    });
+    servers.publish("1.1.0");
+    let early = servers.roll_out("1.1.0", "staging");
+    assert!(early.stderr.contains("secret-missing") && early.stderr.contains("web-3"), "{}", early.stderr);
+    let refused = reseal(&servers);
+    assert!(refused.code == 6 && refused.stderr.contains("another key"), "{}", refused.stderr);
+    servers.scene.operator.wait_online("web-3");
+    servers.accept("web-3");
+    assert_ok(&reseal(&servers));
+    assert_ok(&servers.roll_out("1.1.0", "staging"));
+    assert_eq!(servers.lines().iter().filter(|line| line.contains("1.1.0 4 fast staging key")).count(), 2);
+}
