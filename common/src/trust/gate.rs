@@ -658,7 +658,3 @@ impl fmt::Display for Because {
         f.write_str(&self.0)
     }
 }
-
-#[cfg(test)]
-#[path = "gate_tests.rs"]
-mod tests;
