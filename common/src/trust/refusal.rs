@@ -2,9 +2,9 @@
 
 use crate::{
     digest::Sha256,
-    name::{App, Environment, Id, Owner, ServerName, StepName},
+    name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::{DecisionAction, OrderingNumber, gate::Because},
+    trust::{DecisionAction, OrderingNumber, gate::Unmet},
 };
 
 /// A refusal. [`Refusal::code`] is its name on the wire, in the journal and in `--output json`.
@@ -30,20 +30,23 @@ pub enum Refusal {
         "the trust root does not name the environment {environment}; `consign trust show` shows those it names, `consign trust update --add-env {environment}` adds it"
     )]
     EnvironmentUnknown { environment: Environment },
-    #[error("{environment} takes what {need} of {role} have approved, and {have} have{why}")]
-    ApprovalMissing { environment: Environment, role: Owner, have: u32, need: u32, why: Because },
+    #[error("{} takes what {} of {} have approved, and {} have{}", .0.environment, .0.need, .0.role, .0.have, .0.why)]
+    ApprovalMissing(Box<Unmet>),
     #[error("the approval is for {given}, not for {environment}")]
     ApprovalOfOther { environment: Environment, given: Environment },
     #[error("the approval counted until {until}, and it is {now}; approve it again")]
     ApprovalExpired { until: UnixMs, now: UnixMs },
     #[error(
-        "{environment} takes what {need} of {role} have signed a {predicate} about, and {have} have{why}"
+        "{} takes what {} of {} have signed a {} about, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.predicate, .0.have, .0.why
     )]
-    GateUnmet { environment: Environment, predicate: String, role: Owner, have: u32, need: u32, why: Because },
+    GateUnmet(Box<Unmet>),
     #[error(
-        "the last deployment here failed or was returned: until one succeeds, {environment} takes what {need} of {role} have signed for since, and {have} have{why}"
+        "the last deployment here failed or was returned: until one succeeds, {} takes what {} of {} have signed for \
+         since, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.have, .0.why
     )]
-    Rearmed { environment: Environment, role: Owner, have: u32, need: u32, why: Because },
+    Rearmed(Box<Unmet>),
     #[error("config: {why}")]
     ConfigInvalid { why: String },
     #[error("the order comes with {}, and this server has accepted config {known}", sequence(*.ordered))]
@@ -188,10 +191,10 @@ impl Refusal {
             Self::ManifestDigest { .. } => "manifest-digest",
             Self::AppUnknown { .. } => "app-unknown",
             Self::EnvironmentUnknown { .. } => "environment-unknown",
-            Self::ApprovalMissing { .. } => "approval-missing",
+            Self::ApprovalMissing(_) => "approval-missing",
             Self::ApprovalExpired { .. } => "approval-expired",
-            Self::GateUnmet { .. } => "gate-unmet",
-            Self::Rearmed { .. } => "rearmed",
+            Self::GateUnmet(_) => "gate-unmet",
+            Self::Rearmed(_) => "rearmed",
             Self::ConfigInvalid { .. } => "config-invalid",
             Self::ConfigOlder { .. } => "config-older",
             Self::ConfigNotApproved { .. } => "config-not-approved",

@@ -128,7 +128,8 @@ fn the_refusal_names_what_came_closest() {
     let far = |it: &mut Approval| it.number = at(u64::MAX);
     let epoch = |it: &mut Approval| it.number.epoch = 9;
     let app = |it: &mut Approval| it.app = "blog".parse().unwrap();
-    let ladder: [(&str, fn(&mut Approval)); 7] = [
+    type Step = (&'static str, fn(&mut Approval));
+    let ladder: [Step; 7] = [
         ("approval-missing", app),
         ("wrong-environment", staging),
         ("wrong-epoch", epoch),
