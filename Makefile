@@ -20,6 +20,7 @@ demo:
 
 test:
 	sh tests/hosts/packages.sh
+	sh tests/interop/install.sh
 	cargo build --locked --workspace --bins --examples
 ifneq ($(shell command -v cargo-nextest),)
 	cargo nextest run --no-fail-fast --locked --workspace

@@ -5,7 +5,10 @@ use consign_common::{
     name::Id,
     sealing::Recipient,
     time::UnixMs,
-    trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE},
+    trust::{
+        APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, STATEMENT_TYPE, ServersWord,
+        TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
+    },
 };
 use consign_proto::v1::{
     AgentMessage, Answer as Answered, AppState, Event, Heartbeat, Hello, PlannedStep, Refused,
@@ -17,9 +20,23 @@ use crate::ports::{Answer, AppReport, Foretold, Held, JournalMark, Outbound};
 /// Raised with every addition to the wire; two versions of skew work both ways.
 pub(super) const PROTOCOL: u32 = 1;
 
-/// The document types that this agent reads.
+/// The document types that this agent reads: nobody signs one that a server of theirs does not name. A new type stands
+/// here as soon as it is decided by, and not before.
 fn document_types() -> Vec<String> {
-    ["consign-order-v1", "consign-manifest-v1", STATEMENT_TYPE, TRUST_ROOT_TYPE].map(String::from).into()
+    [
+        "consign-order-v1",
+        "consign-manifest-v1",
+        STATEMENT_TYPE,
+        PUBLISHED,
+        APPROVAL,
+        CONFIG,
+        ENROLLED,
+        DECISION,
+        TRUST_ROOT_TYPE,
+        TRUST_ROOT_V2_TYPE,
+    ]
+    .map(String::from)
+    .into()
 }
 
 /// What does not change while the agent runs.

@@ -388,7 +388,7 @@ impl World {
 
     pub(crate) fn config(&self, sequence: u64, values: BTreeMap<StepName, ConfigValue>) -> Vec<u8> {
         let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
-        let config = consign_common::trust::Config { app, environment, sequence, values };
+        let config = Config { app, environment, sequence, values };
         let subject = Subject { name: "config".into(), sha256: values_digest(&config) };
         let statement = Statement { subject, predicate: Predicate::Config(config) };
         Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.publisher]).to_vec()

@@ -181,10 +181,24 @@ impl TrustRoot {
         let payload = envelope.verified_by("trust root", &self.root, &self.keys)?;
         let next = Self::parse(payload, envelope.payload_type())?;
         envelope.verified_by("trust root", &next.root, &next.keys)?;
-        if self.version.checked_add(1) != Some(next.version) {
-            return Err(invalid(format!("version {} does not follow {}", next.version, self.version)));
-        }
+        self.check_follows(&next)?;
         Ok(next)
+    }
+
+    /// What the next version would say, whoever has signed it so far: for showing it to those who are asked to sign. It is
+    /// in force when [`Self::open_next`] takes it, and nothing is decided by it before.
+    pub fn read_next(&self, envelope: &[u8]) -> Result<Self, Refusal> {
+        let envelope = typed(envelope)?;
+        let next = Self::parse(envelope.payload(), envelope.payload_type())?;
+        self.check_follows(&next)?;
+        Ok(next)
+    }
+
+    fn check_follows(&self, next: &Self) -> Result<(), Refusal> {
+        if self.version.checked_add(1) == Some(next.version) {
+            return Ok(());
+        }
+        Err(invalid(format!("version {} does not follow {}", next.version, self.version)))
     }
 
     fn parse(payload: &[u8], payload_type: &str) -> Result<Self, Refusal> {

@@ -37,6 +37,16 @@ pub(crate) enum OperatorCommand {
     Remove(RemoveArgs),
 }
 
+impl OperatorCommand {
+    /// With the coordinator, as somebody whom it knows.
+    pub(crate) fn talks(&self) -> bool {
+        match self {
+            Self::Join(_) => false,
+            Self::Add(_) | Self::List | Self::Remove(_) => true,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
     /// Who joins: a person's or a CI's name

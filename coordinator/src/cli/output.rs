@@ -9,11 +9,14 @@ mod plan;
 
 use std::collections::BTreeMap;
 
+use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
 pub use past::*;
 pub use plan::*;
 use serde::{Deserialize, Serialize};
+
+use super::trust::Validity;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
@@ -146,6 +149,10 @@ pub struct Server {
     pub apps: Vec<ServerApp>,
     pub trust_root_version: u64,
     pub trust_root_error: String,
+    /// Of the newest: `valid`, `ending` (in a month) or `expired`; then it takes no new deployment.
+    pub trust_root: String,
+    /// That its agent reads.
+    pub document_types: Vec<String>,
     pub identity: String,
     pub certificate_expires_ms: u64,
     pub root: bool,
@@ -182,6 +189,8 @@ pub struct Status {
     pub coordinator: String,
     pub trust_root_version: u64,
     pub trust_root_expires_ms: u64,
+    /// `valid`, `ending` (in a month) or `expired`: then new deployments are refused.
+    pub trust_root: String,
     pub servers: u32,
     pub servers_online: u32,
     pub artifacts: u32,
@@ -388,6 +397,8 @@ impl From<v1::Server> for Server {
             apps: wire.apps.into_iter().map(Into::into).collect(),
             trust_root_version: wire.trust_root_version,
             trust_root_error: wire.trust_root_error,
+            trust_root: String::new(),
+            document_types: wire.document_types,
             identity: wire.identity,
             certificate_expires_ms: wire.certificate_expires_ms,
             root: wire.root,
@@ -436,6 +447,7 @@ impl From<v1::StatusResponse> for Status {
             coordinator: wire.coordinator,
             trust_root_version: wire.trust_root_version,
             trust_root_expires_ms: wire.trust_root_expires_ms,
+            trust_root: Validity::of(UnixMs(wire.trust_root_expires_ms), UnixMs(wire.now_ms)).as_str().into(),
             servers: wire.servers,
             servers_online: wire.servers_online,
             artifacts: wire.artifacts,

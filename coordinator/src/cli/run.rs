@@ -60,6 +60,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
     let home = Home::locate(cli.home.as_deref())?;
     let target = cli.target();
     let client = || Client::new(&home, &target);
+    if talks(&cli.command)
+        && let Ok(client) = client()
+    {
+        trust::warn(&home, &client, printer).await;
+    }
     match cli.command {
         Command::Rollout(command) => return rollout::run(command, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
@@ -74,4 +79,17 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Serve(_) | Command::Completions { .. } => {}
     }
     Ok(Exit::Done)
+}
+
+/// Whether it is about what the coordinator has, and does not itself begin with the trust root's validity.
+fn talks(command: &Command) -> bool {
+    match command {
+        Command::Rollout(_) | Command::Env(_) | Command::Server(_) => true,
+        Command::Artifact(command) => command.talks(),
+        Command::Operator(command) => command.talks(),
+        Command::Trust(command) => command.talks(),
+        // It says it itself.
+        Command::Status => false,
+        Command::Init(_) | Command::Key(_) | Command::Serve(_) | Command::Completions { .. } => false,
+    }
 }

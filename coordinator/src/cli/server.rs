@@ -21,7 +21,7 @@ use super::{
     profile::Home,
     status::behind_text,
     text::{ago, pairs, parse_span, short, span, table},
-    trust,
+    trust::{self, Validity},
 };
 
 #[derive(Debug, Subcommand)]
@@ -153,17 +153,21 @@ pub(super) fn removed(printer: &Printer, name: &str) -> Result<()> {
 async fn list(home: &Home, client: &Client, request: v1::ListServersRequest) -> Result<Vec<Server>> {
     let answer =
         client.operators().list_servers(unary(request)).await.map_err(|status| client.failure(status))?;
+    let answer = answer.into_inner();
+    // An older coordinator does not say.
+    let expires = Some(UnixMs(answer.trust_root_expires_ms)).filter(|at| at.0 > 0);
+    let validity = expires.map_or("", |at| Validity::of(at, SystemClock.now()).as_str());
     // On the coordinator's own machine, over its socket, there may be no home.
     let root = home.trust_root().ok().map(|(_, root)| root);
     let told = |server: v1::Server| {
-        let keys = server.keys.clone();
-        let mut server = Server::from(server);
-        if let (Some(keys), Some(root)) = (&keys, &root) {
-            server.acceptance = Acceptance::of(keys, root).as_str().to_owned();
-        }
-        server
+        let acceptance = match (&server.keys, &root) {
+            (Some(keys), Some(root)) => Acceptance::of(keys, root).as_str(),
+            (Some(_) | None, _) => "",
+        };
+        let (trust_root, acceptance) = (validity.to_owned(), acceptance.to_owned());
+        Server { trust_root, acceptance, ..Server::from(server) }
     };
-    Ok(answer.into_inner().servers.into_iter().map(told).collect())
+    Ok(answer.servers.into_iter().map(told).collect())
 }
 
 async fn set(
@@ -286,6 +290,9 @@ fn state(server: &Server) -> String {
     if !server.trust_root_error.is_empty() {
         words.push("trust root refused".into());
     }
+    if is_expired(server) {
+        words.push("trust root EXPIRED".into());
+    }
     words.join(", ")
 }
 
@@ -300,6 +307,10 @@ fn secrets(server: &Server) -> String {
         }
         _ => format!("not accepted: consign server accept {}", server.name),
     }
+}
+
+fn is_expired(server: &Server) -> bool {
+    server.trust_root == Validity::Expired.as_str()
 }
 
 fn offset(ms: i64) -> String {
@@ -396,7 +407,10 @@ fn show_text(server: &Server, now: UnixMs) -> String {
         let privilege = if server.root { "" } else { ", without root" };
         row("agent", format!("{} on {} {}{privilege}", server.agent_version, server.os, server.arch));
         row("clock", offset(server.clock_offset_ms));
-        row("trust root", format!("version {}", server.trust_root_version));
+        let ended =
+            if is_expired(server) { format!(", {}", Validity::Expired.words()) } else { String::new() };
+        row("trust root", format!("version {}{ended}", server.trust_root_version));
+        row("reads", server.document_types.join(" "));
     }
     row("refused", server.trust_root_error.clone());
     for app in &server.apps {
@@ -441,6 +455,8 @@ mod tests {
             }],
             trust_root_version: 2,
             trust_root_error: String::new(),
+            trust_root: "valid".into(),
+            document_types: vec!["consign-order-v1".into(), "application/vnd.in-toto+json".into()],
             identity: "consign://agent/0123".into(),
             certificate_expires_ms: 1_707_000_000_000,
             root: true,
@@ -485,6 +501,15 @@ mod tests {
             seen_ms: 1_700_000_000_000,
         }];
         insta::assert_snapshot!(show_text(&ahead, NOW));
+    }
+
+    #[test]
+    fn an_expired_trust_root_is_said_of_every_server() {
+        let mut server = server("web-1");
+        server.trust_root = "expired".into();
+        let text = list_text(std::slice::from_ref(&server), NOW) + &show_text(&server, NOW);
+        assert_eq!(text.matches("trust root EXPIRED").count(), 2, "{text}");
+        assert!(text.contains("new deployments are refused (trust-root-expired)"), "{text}");
     }
 
     #[test]

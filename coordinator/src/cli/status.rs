@@ -9,6 +9,7 @@ use super::{
     failure::Result,
     output::{Behind, Status},
     print::Printer,
+    trust::Validity,
 };
 
 pub(super) async fn run(client: &Client, printer: &Printer) -> Result<()> {
@@ -28,7 +29,7 @@ servers      {} of {} online
 artifacts    {}
 rollouts     {} active
 trust root   {}, valid until {}
-",
+{}",
         escape_line(&status.coordinator),
         escape_line(&status.version),
         escape_line(&status.identity),
@@ -39,6 +40,7 @@ trust root   {}, valid until {}
         status.rollouts_active,
         status.trust_root_version,
         UnixMs(status.trust_root_expires_ms),
+        validity(status),
     );
     for server in &status.quarantined {
         let server = escape_line(server);
@@ -50,6 +52,12 @@ trust root   {}, valid until {}
         text += &format!("BEHIND       {}\n", escape_line(&behind_text(behind)));
     }
     text
+}
+
+/// A line of its own where the trust root ends soon, or has ended.
+fn validity(status: &Status) -> String {
+    let words = Validity::of(UnixMs(status.trust_root_expires_ms), UnixMs(status.now_ms)).words();
+    if words.is_empty() { words } else { format!("             {words}\n") }
 }
 
 /// Why nothing is started there, and what ends that.

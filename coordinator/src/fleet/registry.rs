@@ -91,7 +91,7 @@ impl Registry {
                  uid = excluded.uid, environment = excluded.environment, labels = excluded.labels,
                  enrolled_ms = excluded.enrolled_ms, agent_version = excluded.agent_version, last_seen_ms = 0,
                  boot_id = '', clock_offset_ms = 0, trust_root_version = 0, trust_root_error = '', journal = '',
-                 journal_position = 0",
+                 journal_position = 0, document_types = '[]'",
         )
         .bind(new.name.as_str())
         .bind(new.uid.as_str())
@@ -124,7 +124,7 @@ impl Registry {
             "UPDATE servers SET labels = ?, agent_version = ?, os = ?, arch = ?, root = ?, boot_id = ?,
                     trust_root_version = ?, clock_offset_ms = ?, last_seen_ms = ?,
                     journal = CASE WHEN ?10 = '' THEN journal ELSE ?10 END,
-                    journal_position = max(journal_position, ?11) WHERE name = ?12",
+                    journal_position = max(journal_position, ?11), document_types = ?13 WHERE name = ?12",
         )
         .bind(labels_text(&report.labels))
         .bind(&report.agent_version)
@@ -138,6 +138,7 @@ impl Registry {
         .bind(&report.journal.id)
         .bind(from_u64(report.journal.position))
         .bind(name.as_str())
+        .bind(serde_json::Value::from(report.document_types.clone()).to_string())
         .execute(&mut *write)
         .await?;
         sqlx::query("DELETE FROM server_apps WHERE server = ?")
@@ -315,6 +316,7 @@ fn server(row: &SqliteRow) -> Result<Server, StoreError> {
         Enablement::Disabled { reason: row.try_get("disabled_reason")?, by: row.try_get("disabled_by")? }
     };
     let labels: &str = row.try_get("labels")?;
+    let document_types: &str = row.try_get("document_types")?;
     Ok(Server {
         name: parse(row.try_get("name")?)?,
         uid: parse(row.try_get("uid")?)?,
@@ -330,6 +332,7 @@ fn server(row: &SqliteRow) -> Result<Server, StoreError> {
             arch: row.try_get("arch")?,
             root: row.try_get("root")?,
             boot_id: row.try_get("boot_id")?,
+            document_types: serde_json::from_str(document_types).map_err(StoreError::corrupt)?,
             trust_root_version: to_u64(row.try_get("trust_root_version")?),
             journal: JournalMark {
                 id: row.try_get("journal")?,
@@ -388,6 +391,7 @@ mod tests {
             arch: "x86_64".into(),
             root: true,
             boot_id: "boot".into(),
+            document_types: vec!["a".into(), "b \"quoted\"".into()],
             trust_root_version: 3,
             journal: JournalMark { id: "j".into(), position: 5 },
         };

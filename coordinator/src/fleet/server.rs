@@ -72,6 +72,8 @@ pub struct Report {
     /// The agent runs as root.
     pub root: bool,
     pub boot_id: String,
+    /// That its agent reads.
+    pub document_types: Vec<String>,
     pub trust_root_version: u64,
     /// On the coordinator's side: the furthest that was seen.
     pub journal: JournalMark,

@@ -45,6 +45,8 @@ const APPS: usize = 1000;
 /// No coordinator ever gives a term like this one; an agent that says so would stop its environment for good.
 const TERM: u64 = 1 << 40;
 const TEXT: usize = 253;
+/// Document types that an agent says it reads.
+const TYPES: usize = 100;
 /// Characters of why it would skip a step, or refuse an order.
 const REASON: usize = 2000;
 
@@ -462,6 +464,7 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
         arch: cut(&hello.arch),
         root: hello.root,
         boot_id: cut(&hello.boot_id),
+        document_types: hello.document_types.iter().take(TYPES).map(|name| cut(name)).collect(),
         trust_root_version: hello.trust_root_version,
         journal: JournalMark { id: cut(&hello.journal), position: hello.journal_position },
     };

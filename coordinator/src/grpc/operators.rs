@@ -217,7 +217,8 @@ impl Operators for OperatorService {
         for server in &mut servers {
             server.keys = keys.iter().find(|keys| keys.server == server.name).cloned();
         }
-        Ok(Response::new(v1::ListServersResponse { servers }))
+        let trust_root_expires_ms = self.trust_roots.newest().expires.0;
+        Ok(Response::new(v1::ListServersResponse { servers, trust_root_expires_ms }))
     }
 
     async fn set_server(&self, request: Request<v1::SetServerRequest>) -> Answer<v1::Server> {

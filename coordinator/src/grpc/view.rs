@@ -57,6 +57,7 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         quarantined_since_ms,
         unknown_deployments: server.unknown_deployments,
         behind,
+        document_types: server.report.document_types,
         // Filled in where servers are listed.
         keys: None,
     }

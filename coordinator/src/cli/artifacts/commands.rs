@@ -47,6 +47,16 @@ pub(crate) enum ArtifactCommand {
     Show(ShowArgs),
 }
 
+impl ArtifactCommand {
+    /// With the coordinator.
+    pub(crate) fn talks(&self) -> bool {
+        match self {
+            Self::Pack(_) | Self::Verify(_) | Self::Export(_) => false,
+            Self::Publish(_) | Self::List(_) | Self::Show(_) => true,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Only this app's
