@@ -84,7 +84,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 /// Whether it is about what the coordinator has, and does not itself begin with the trust root's validity.
 fn talks(command: &Command) -> bool {
     match command {
-        Command::Rollout(_) | Command::Env(_) | Command::Server(_) => true,
+        Command::Rollout(_) | Command::Env(_) | Command::Server(_) | Command::Config(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),
         Command::Trust(command) => command.talks(),
