@@ -6,9 +6,18 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    artifacts::ArtifactCommand, client::Target, config::ConfigCommand, environments::EnvCommand,
-    init::InitArgs, key::KeyCommand, operator::OperatorCommand, print::Format, rollout::RolloutCommand,
-    server::ServerCommand, trust::TrustCommand,
+    approve::{ApproveArgs, AttestArgs},
+    artifacts::ArtifactCommand,
+    client::Target,
+    config::ConfigCommand,
+    environments::EnvCommand,
+    init::InitArgs,
+    key::KeyCommand,
+    operator::OperatorCommand,
+    print::Format,
+    rollout::RolloutCommand,
+    server::ServerCommand,
+    trust::TrustCommand,
 };
 use crate::serve;
 
@@ -80,6 +89,23 @@ pub(super) enum Command {
     /// Rollouts: one artifact to one environment
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    /// Say that an artifact may go to an environment: see what is known of it, then sign
+    #[command(after_help = "Examples:
+  consign approve shop@1.4.0 --env production
+  consign approve shop@1.4.0 --env production --with-plan --start-by 4h --reason 'release 12'
+  consign approve shop@1.4.0 --env production --key pat.key --yes --output json
+
+Every line says whose word it is: proven (signed by the people named, checked here with your own
+trust root) or told (by the coordinator). What does not verify is not signed (6).")]
+    Approve(Box<ApproveArgs>),
+    /// Sign a statement about an artifact, as that its tests passed
+    #[command(after_help = "Examples:
+  consign attest shop@1.4.0 --result PASSED --key qa.key
+  consign attest shop@1.4.0 --result FAILED --url https://ci.example.com/runs/812 --key qa.key
+  consign attest shop@1.4.0 --type https://example.com/scan/v1 --predicate scan.json --key qa.key
+
+Of what one key says of one type the newest counts: FAILED takes the place of PASSED.")]
+    Attest(AttestArgs),
     /// Environments: how rollouts go about it there, and what keeps them from beginning
     #[command(subcommand)]
     Env(EnvCommand),

@@ -10,9 +10,11 @@
 //! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
 //! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
 //! | [`config`], [`acceptance`] | values and secrets, and the servers that they are sealed to |
+//! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
 
 mod acceptance;
+mod approve;
 mod args;
 mod artifacts;
 mod client;
@@ -30,6 +32,7 @@ mod rollout;
 mod run;
 mod server;
 mod signer;
+mod signing;
 mod status;
 mod text;
 mod trust;

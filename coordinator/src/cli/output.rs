@@ -4,6 +4,7 @@
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
 mod environment;
+mod evidence;
 mod past;
 mod plan;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
+pub use evidence::*;
 pub use past::*;
 pub use plan::*;
 use serde::{Deserialize, Serialize};

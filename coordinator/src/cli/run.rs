@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use super::{
+    approve,
     args::{Cli, Command},
     artifacts,
     client::Client,
@@ -66,10 +67,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         trust::warn(&home, &client, printer).await;
     }
     match cli.command {
-        Command::Rollout(command) => return rollout::run(command, &client()?, printer).await,
+        Command::Rollout(command) => return rollout::run(command, &home, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
         Command::Status => status::run(&client()?, printer).await?,
         Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
+        Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
+        Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
         Command::Config(command) => config::run(command, &home, &client()?, printer).await?,
         Command::Server(command) => server::run(command, &home, &client()?, printer).await?,
@@ -84,7 +87,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 /// Whether it is about what the coordinator has, and does not itself begin with the trust root's validity.
 fn talks(command: &Command) -> bool {
     match command {
-        Command::Rollout(_) | Command::Env(_) | Command::Server(_) | Command::Config(_) => true,
+        Command::Rollout(_)
+        | Command::Approve(_)
+        | Command::Attest(_)
+        | Command::Env(_)
+        | Command::Config(_)
+        | Command::Server(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),
         Command::Trust(command) => command.talks(),

@@ -84,7 +84,15 @@ impl From<RepositoryError> for Status {
             | RepositoryError::PackTooLong { .. }
             | RepositoryError::Ambiguous { .. } => invalid(error),
             RepositoryError::Refused(refusal) => refused(refusal),
-            RepositoryError::Offset { .. } => Self::failed_precondition(error.to_string()),
+            RepositoryError::Offset { .. }
+            | RepositoryError::NotAsked { .. }
+            | RepositoryError::StatementsFull { .. }
+            | RepositoryError::BringsApprovalsOnly => Self::failed_precondition(error.to_string()),
+            RepositoryError::SignerUnknown { .. } => {
+                let mut status = Self::failed_precondition(error.to_string());
+                status.metadata_mut().insert(REFUSAL_METADATA, MetadataValue::from_static("signer-unknown"));
+                status
+            }
             RepositoryError::VersionExists { .. } => Self::already_exists(error.to_string()),
             RepositoryError::UploadUnknown { .. } | RepositoryError::Unknown { .. } => {
                 Self::not_found(error.to_string())

@@ -21,6 +21,7 @@ mod rollout_view;
 mod rollouts;
 mod seam;
 mod settings;
+mod statements;
 pub mod transfer;
 mod view;
 

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use consign_common::{digest::Sha256, name::ServerName, time::Clock};
+use consign_common::{digest::Sha256, limits::STATEMENTS, name::ServerName, time::Clock};
 use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     AllowList, Answers, Caller, ConfigService, EnvironmentService, Role, Rollouts,
     answer::invalid,
+    statements,
     transfer::{self, Chunks},
     view::{self, Presence},
 };
@@ -280,7 +281,9 @@ impl Operators for OperatorService {
 
     async fn start_rollout(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.start(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        self.take_decisions(&caller, &request.statements).await?;
+        self.rollouts.start(&caller, request).await.map(Response::new)
     }
 
     async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Answer<v1::Rollout> {
@@ -319,12 +322,16 @@ impl Operators for OperatorService {
 
     async fn skip_in_rollout(&self, request: Request<v1::SkipInRolloutRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.skip(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        self.take_decisions(&caller, &request.statements).await?;
+        self.rollouts.skip(&caller, request).await.map(Response::new)
     }
 
     async fn decide_step(&self, request: Request<v1::DecideStepRequest>) -> Answer<v1::Rollout> {
         let caller = caller(&request)?;
-        self.rollouts.decide(&caller, request.into_inner()).await.map(Response::new)
+        let request = request.into_inner();
+        self.take_decisions(&caller, &request.statements).await?;
+        self.rollouts.decide(&caller, request).await.map(Response::new)
     }
 
     async fn show_history(&self, request: Request<v1::ShowHistoryRequest>) -> Answer<v1::History> {
@@ -360,6 +367,24 @@ impl Operators for OperatorService {
     async fn lift_hold(&self, request: Request<v1::LiftHoldRequest>) -> Answer<v1::Hold> {
         let caller = caller(&request)?;
         self.environments.lift_hold(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_statement(&self, request: Request<v1::PutStatementRequest>) -> Answer<v1::Statement> {
+        let caller = caller(&request)?;
+        let envelope = request.into_inner().envelope;
+        statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await.map(Response::new)
+    }
+
+    async fn list_statements(
+        &self,
+        request: Request<v1::ListStatementsRequest>,
+    ) -> Answer<v1::ListStatementsResponse> {
+        let digest = request.get_ref().digest.parse().map_err(invalid)?;
+        statements::list(&self.repository, &self.trust_roots.newest(), digest).await.map(Response::new)
+    }
+
+    async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
+        self.rollouts.check(request.into_inner()).await.map(Response::new)
     }
 
     async fn list_rollouts(
@@ -429,6 +454,22 @@ impl OperatorService {
     fn server(&self, server: Server, behind: &[v1::Behind]) -> v1::Server {
         let online = self.rollouts.is_online(&server.name);
         view::server(server, if online { Presence::Online } else { Presence::Offline }, behind)
+    }
+
+    /// What was signed about a rollout's steps, if anything was: it goes with the orders that it is for.
+    async fn take_decisions(
+        &self,
+        caller: &Caller,
+        envelopes: &[impl AsRef<[u8]> + Sync],
+    ) -> Result<(), Status> {
+        if envelopes.len() > STATEMENTS {
+            return Err(invalid(format!("more than {STATEMENTS} statements")));
+        }
+        for envelope in envelopes {
+            let now = self.clock.now();
+            statements::put(&self.repository, caller, envelope.as_ref().to_vec(), now).await?;
+        }
+        Ok(())
     }
 
     /// Which agent is the server, a person says: by enrolling one of them anew, or by a reason.

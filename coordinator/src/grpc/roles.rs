@@ -36,7 +36,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/RemoveOperator", ADMINS),
     ("/consign.v1.Operators/StartRollout", PUBLISHERS),
     ("/consign.v1.Operators/Rollback", DEPLOYERS),
-    ("/consign.v1.Operators/PlanRollout", PUBLISHERS),
+    // Whoever approves sees what would run, and an approver may be a viewer.
+    ("/consign.v1.Operators/PlanRollout", OPERATORS),
     ("/consign.v1.Operators/AbortRollout", PUBLISHERS),
     ("/consign.v1.Operators/TakeOver", DEPLOYERS),
     ("/consign.v1.Operators/PauseRollout", DEPLOYERS),
@@ -58,6 +59,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/ShowConfig", OPERATORS),
     ("/consign.v1.Operators/ListSealingKeys", OPERATORS),
     ("/consign.v1.Operators/AcceptServer", ADMINS),
+    // An approval counts by its signature, whoever brings it; the service takes nothing else from viewers.
+    ("/consign.v1.Operators/PutStatement", OPERATORS),
+    ("/consign.v1.Operators/ListStatements", OPERATORS),
+    ("/consign.v1.Operators/CheckRollout", OPERATORS),
 ];
 
 /// Whether `role` may call the method of this path.

@@ -1,13 +1,13 @@
 //! Rollouts as they are sent.
 
-use consign_common::{plan::Phase, time::UnixMs};
+use consign_common::{name::ServerName, plan::Phase, time::UnixMs};
 use consign_proto::v1;
 
 use super::{environments, settings};
 use crate::{
     fleet::{Foreseeing, Held, Prospect},
     rollout::{self, Kind, Member, OnceState, ServerState},
-    rollouts::{Bar, DeploymentRow, Foretold, HistoryRow, Preview, Shown, StepView, Timeline, What},
+    rollouts::{Bar, Checked, DeploymentRow, Foretold, HistoryRow, Preview, Shown, StepView, Timeline, What},
 };
 
 pub(super) fn rollout(shown: &Shown) -> v1::Rollout {
@@ -187,6 +187,22 @@ pub(super) fn plan(preview: &Preview) -> v1::Plan {
             })
             .collect(),
     }
+}
+
+/// What servers say; for those that cannot be asked, what we do.
+pub(super) fn checked(checked: &Checked) -> v1::Plan {
+    let mut plan = plan(&checked.preview);
+    for server in &mut plan.servers {
+        let word = server.server.parse().ok().and_then(|name: ServerName| checked.absent.get(&name));
+        let (code, because) = match word {
+            None => continue,
+            Some(None) => ("", "by what is known here it would take it".to_owned()),
+            Some(Some(refusal)) => (refusal.code(), format!("by what is known here: {refusal}")),
+        };
+        server.code = code.to_owned();
+        server.because = format!("{}; {because}", server.because);
+    }
+    plan
 }
 
 fn planned(foretold: &Foretold) -> v1::PlannedServer {

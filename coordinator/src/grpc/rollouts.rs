@@ -58,6 +58,7 @@ impl Rollouts for RolloutService {
             Some(text) => Some(Canary { selector: text.parse().map_err(invalid)?, text }),
         };
         let request = StartRequest {
+            id: optional(&request.id)?,
             app: request.app.parse().map_err(invalid)?,
             version: request.version.parse().map_err(invalid)?,
             environment,
@@ -80,15 +81,11 @@ impl Rollouts for RolloutService {
     }
 
     async fn plan(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
-        let request = PreviewRequest {
-            app: request.app.parse().map_err(invalid)?,
-            version: request.version.parse().map_err(invalid)?,
-            environment: request.environment.parse().map_err(invalid)?,
-            selector: request.selector.parse().map_err(invalid)?,
-            again: again(request.force),
-            skip: steps(&request.skip_steps)?,
-        };
-        Ok(rollout_view::plan(&self.controller.preview(request).await?))
+        Ok(rollout_view::plan(&self.controller.preview(asked(request)?).await?))
+    }
+
+    async fn check(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status> {
+        Ok(rollout_view::checked(&self.controller.check(asked(request)?).await?))
     }
 
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status> {
@@ -256,6 +253,17 @@ impl RolloutService {
     }
 }
 
+fn asked(request: v1::PlanRolloutRequest) -> Result<PreviewRequest, Status> {
+    Ok(PreviewRequest {
+        app: request.app.parse().map_err(invalid)?,
+        version: request.version.parse().map_err(invalid)?,
+        environment: request.environment.parse().map_err(invalid)?,
+        selector: request.selector.parse().map_err(invalid)?,
+        again: again(request.force),
+        skip: steps(&request.skip_steps)?,
+    })
+}
+
 /// What the settings say of it; the rest depends on the servers and the plan.
 fn strategy(settings: &Settings) -> Strategy {
     Strategy {
@@ -353,6 +361,7 @@ impl From<NotStarted> for Status {
             | NotStarted::Behind(_)
             | NotStarted::NotBehind { .. }
             | NotStarted::PlanOfOther { .. }
+            | NotStarted::IdTaken { .. }
             | NotStarted::PlanWithout { .. }
             | NotStarted::Illegal(_) => Self::failed_precondition(message),
             NotStarted::Refused(refusal) => refused(refusal),

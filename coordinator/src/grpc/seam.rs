@@ -18,6 +18,8 @@ pub trait Rollouts: fmt::Debug + Send + Sync + 'static {
     async fn rollback(&self, caller: &Caller, request: v1::RollbackRequest) -> Result<v1::Rollout, Status>;
     async fn abort(&self, caller: &Caller, request: v1::AbortRolloutRequest) -> Result<v1::Rollout, Status>;
     async fn plan(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status>;
+    /// As `plan`; for servers that cannot be asked, the coordinator's own word.
+    async fn check(&self, request: v1::PlanRolloutRequest) -> Result<v1::Plan, Status>;
     async fn pause(&self, caller: &Caller, request: v1::PauseRolloutRequest) -> Result<v1::Rollout, Status>;
     async fn resume(&self, caller: &Caller, request: v1::ResumeRolloutRequest)
     -> Result<v1::Rollout, Status>;

@@ -1,13 +1,10 @@
 //! Finding and reading what is published.
 
-use std::path::Path;
-
 use consign_common::{
     digest::Sha256,
-    limits::STATEMENTS,
     name::{App, Platform, Version},
     time::UnixMs,
-    trust::{Envelope, OrderingNumber, Predicate, Statement},
+    trust::OrderingNumber,
 };
 use sqlx::{Row as _, sqlite::SqliteRow};
 use tokio::fs;
@@ -101,41 +98,6 @@ impl Repository {
     pub async fn manifest(&self, digest: Sha256) -> Result<Vec<u8>, RepositoryError> {
         let path = self.manifest_path(digest);
         fs::read(&path).await.map_err(at(path))
-    }
-
-    /// The envelopes about it, newest publication first, as many as go with one order.
-    pub async fn statements(&self, digest: Sha256) -> Result<Vec<Vec<u8>>, RepositoryError> {
-        let found = statements_in(&self.dir(digest).join("statements")).await?;
-        Ok(found.into_iter().map(|(_, envelope)| envelope).collect())
-    }
-}
-
-/// All statements of a directory with their numbers, newest first. What does not read as one is not among them.
-pub(super) async fn statements_in(dir: &Path) -> Result<Vec<(OrderingNumber, Vec<u8>)>, RepositoryError> {
-    let mut found = Vec::new();
-    let mut entries = fs::read_dir(dir).await.map_err(at(dir))?;
-    while let Some(entry) = entries.next_entry().await.map_err(at(dir))? {
-        let bytes = fs::read(entry.path()).await.map_err(at(entry.path()))?;
-        match number(&bytes) {
-            Some(number) => found.push((number, bytes)),
-            None => tracing::warn!(path = %entry.path().display(), "this is no statement"),
-        }
-    }
-    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    found.truncate(STATEMENTS);
-    Ok(found)
-}
-
-/// The number of a publication that was verified when it came.
-pub(super) fn number(envelope: &[u8]) -> Option<OrderingNumber> {
-    let envelope = Envelope::parse(envelope, consign_common::limits::ENVELOPE_BYTES).ok()?;
-    match Statement::parse(envelope.payload()).ok()?.predicate {
-        Predicate::Published(published) => Some(published.number),
-        Predicate::Approval(approval) => Some(approval.number),
-        Predicate::Config(_)
-        | Predicate::Enrolled(_)
-        | Predicate::Decision(_)
-        | Predicate::Foreign { .. } => None,
     }
 }
 

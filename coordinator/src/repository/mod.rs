@@ -1,27 +1,33 @@
-//! The artifacts that were published: `artifacts/<digest>/{manifest.json, pack.full, statements/<sha256>.json}`, each
-//! with a row that finds it by app and version.
+//! The artifacts that were published: `artifacts/<digest>/{manifest.json, pack.full}`, each with a row that finds it by
+//! app and version; and what was signed about them, in rows.
 //!
 //! The row is what makes it published. Files come first (whole, checked, synced, then renamed into place) and the row
 //! last; they go in the opposite order. So a crash leaves at most a directory without a row, which the next start
 //! removes.
 
+mod attest;
 mod catalogue;
 mod publication;
+mod relevant;
 mod retention;
+mod statements;
 mod upload;
 
 use std::{io, path::PathBuf, sync::Arc};
 
+pub use attest::{Attested, Bringer, Brings};
 pub use catalogue::{Artifact, Wanted};
 use consign_common::{
     digest::Sha256,
     limits::ArtifactLimits,
-    name::{App, Platform, Version},
+    name::{App, Environment, Platform, Version},
     time::Clock,
     trust::Refusal,
 };
 pub use publication::{Begun, Publication};
+pub use relevant::{Purpose, relevant};
 pub use retention::KEEP;
+pub use statements::{Kept, Novelty};
 pub use upload::{Ended, Upload};
 
 use crate::{
@@ -49,6 +55,18 @@ pub enum RepositoryError {
     Refused(#[from] Refusal),
     #[error("wrong-statement: {0}")]
     Statement(&'static str),
+    #[error("signer-unknown: {what} by {by} does not count: {may} may sign it")]
+    SignerUnknown { what: &'static str, by: String, may: String },
+    #[error(
+        "not-asked: no gate of {environment} asks for an approval; `consign trust show` shows what it asks for"
+    )]
+    NotAsked { environment: Environment },
+    #[error(
+        "statements-full: {most} statements that no gate asks for are kept about an artifact, and there are as many"
+    )]
+    StatementsFull { most: usize },
+    #[error("the role viewer brings approvals only")]
+    BringsApprovalsOnly,
     #[error(
         "version-exists: {app} {version}{} is published already with other content ({digest}); a version is one content for ever, so publish this under a new one",
         .platform.as_ref().map(|platform| format!(" for {platform}")).unwrap_or_default()

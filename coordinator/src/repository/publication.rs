@@ -5,14 +5,18 @@
 use consign_common::{
     artifact::{EntryKind, Manifest},
     digest::Sha256,
-    durable,
     limits::{ArtifactLimits, ENVELOPE_BYTES, FUTURE_MS},
+    name::App,
     time::UnixMs,
     trust::{Envelope, OrderingNumber, Predicate, Published, Refusal, STATEMENT_TYPE, Statement, TrustRoot},
 };
 
-use super::{Artifact, Repository, RepositoryError, Wanted, at, catalogue};
-use crate::store::column::from_u64;
+use super::{
+    Artifact, Repository, RepositoryError, Wanted,
+    attest::signed_by,
+    statements::{self, Kept},
+};
+use crate::store::{Write, column::from_u64};
 
 /// A manifest with its publisher's statement, both checked.
 #[derive(Clone, Debug)]
@@ -133,7 +137,8 @@ impl Repository {
         let root = self.trust_roots.newest();
         let publication = Publication::check(manifest, statement, &root, &self.limits, now)?;
         if self.published(&publication).await?.is_some() {
-            self.add_statement(&publication).await?;
+            let Publication { digest, statement, parsed, .. } = &publication;
+            self.add_statement(*digest, statement, &parsed.app).await?;
             return Ok(Begun::Complete);
         }
         let (upload, offset) = self.open_upload(&publication, length, sha256).await?;
@@ -160,22 +165,47 @@ impl Repository {
     }
 
     /// A statement more about an artifact that is here: "deploy this once more".
-    pub(super) async fn add_statement(&self, publication: &Publication) -> Result<(), RepositoryError> {
+    pub(super) async fn add_statement(
+        &self,
+        digest: Sha256,
+        envelope: &[u8],
+        app: &App,
+    ) -> Result<(), RepositoryError> {
         let _changing = self.changing.lock().await;
-        self.find(&Wanted::Digest(publication.digest)).await?;
-        let dir = self.dir(publication.digest).join("statements");
-        let path = dir.join(statement_name(&publication.statement));
-        durable::replace_file(&path, &publication.statement, 0o600).map_err(at(&path))?;
-        let newest = catalogue::statements_in(&dir).await?.first().map(|(number, _)| *number);
-        let number = newest.unwrap_or(publication.number);
+        self.find(&Wanted::Digest(digest)).await?;
         let mut write = self.store.write().await?;
-        sqlx::query("UPDATE artifacts SET epoch = ?, ms = ? WHERE digest = ?")
-            .bind(from_u64(number.epoch))
-            .bind(from_u64(number.ms.0))
-            .bind(publication.digest.to_string())
-            .execute(&mut *write)
-            .await?;
+        self.put_publication(&mut write, digest, envelope, app).await?;
         write.commit().await?;
+        Ok(())
+    }
+
+    /// A publication that was checked when it came.
+    pub(super) async fn put_publication(
+        &self,
+        write: &mut Write,
+        digest: Sha256,
+        envelope: &[u8],
+        app: &App,
+    ) -> Result<(), RepositoryError> {
+        let Some((parsed, statement)) =
+            statements::reread(envelope).filter(|(_, it)| it.subject.sha256 == digest)
+        else {
+            tracing::warn!(artifact = %digest, "this is no statement about it");
+            return Ok(());
+        };
+        let root = self.trust_roots.newest();
+        let publishers = root.apps.get(app).into_iter().flat_map(|app| app.publishers.keys.iter().copied());
+        let signers = signed_by(&parsed, publishers, &root);
+        let kept = Kept::new(envelope.to_vec(), &statement, signers, "", self.clock.now());
+        statements::put(write, &kept).await?;
+        if let Some(number) = statements::newest_publication(write, digest).await? {
+            sqlx::query("UPDATE artifacts SET epoch = ?, ms = ? WHERE digest = ?")
+                .bind(from_u64(number.epoch))
+                .bind(from_u64(number.ms.0))
+                .bind(digest.to_string())
+                .execute(&mut **write)
+                .await?;
+        }
         Ok(())
     }
 }

@@ -17,7 +17,9 @@ use consign_common::{
     digest::{Hasher, Sha256},
     durable,
     limits::ArtifactLimits,
+    name::App,
     time::UnixMs,
+    trust::{OrderingNumber, Predicate},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,7 +28,7 @@ use tokio::{
 };
 
 use super::{
-    Artifact, Publication, Repository, RepositoryError, Wanted, at, catalogue, publication::statement_name,
+    Artifact, Publication, Repository, RepositoryError, Wanted, at, publication::statement_name, statements,
 };
 use crate::store::column::from_u64;
 
@@ -229,7 +231,7 @@ impl Repository {
         let statement = from.join("statements").join(format!("{}.json", promise.statement));
         let statement = fs::read(&statement).await.map_err(at(&statement))?;
         let publication = Publication {
-            number: catalogue::number(&statement).unwrap_or_default(),
+            number: published_number(&statement),
             manifest: bytes,
             digest: promise.manifest,
             parsed: manifest.clone(),
@@ -253,10 +255,11 @@ impl Repository {
                 let artifacts = self.store.state().artifacts();
                 durable::sync_dir(&artifacts).map_err(at(artifacts))?;
                 self.insert(&publication, promise).await?;
+                self.take_in(promise.manifest, &manifest.app).await?;
             }
         }
         self.forget(id).await?;
-        self.add_statement(&publication).await?;
+        self.add_statement(promise.manifest, &publication.statement, &manifest.app).await?;
         self.find(&Wanted::Digest(publication.digest)).await
     }
 
@@ -284,6 +287,23 @@ impl Repository {
         Ok(())
     }
 
+    /// The publications that lie with the files that were uploaded: into their rows. Also those of an artifact whose
+    /// publication was interrupted just there, and of one from before there were rows.
+    async fn take_in(&self, digest: Sha256, app: &App) -> Result<(), RepositoryError> {
+        let dir = self.dir(digest).join("statements");
+        if !fs::try_exists(&dir).await.map_err(at(&dir))? {
+            return Ok(());
+        }
+        let mut write = self.store.write().await?;
+        for name in names(&dir).await? {
+            let path = dir.join(name);
+            let envelope = fs::read(&path).await.map_err(at(&path))?;
+            self.put_publication(&mut write, digest, &envelope, app).await?;
+        }
+        write.commit().await?;
+        remove(dir).await
+    }
+
     async fn forget(&self, id: Sha256) -> Result<(), RepositoryError> {
         remove(self.upload_dir(id)).await?;
         remove(self.promise_path(id)).await
@@ -292,8 +312,11 @@ impl Repository {
     /// Removes what nobody will come back for: old uploads, and artifacts' directories without a row.
     pub async fn sweep(&self) -> Result<(), RepositoryError> {
         let _changing = self.changing.lock().await;
-        let known: std::collections::BTreeSet<_> =
-            self.list(None).await?.into_iter().map(|artifact| artifact.digest.to_string()).collect();
+        let mut known = std::collections::BTreeSet::new();
+        for artifact in self.list(None).await? {
+            self.take_in(artifact.digest, &artifact.app).await?;
+            known.insert(artifact.digest.to_string());
+        }
         let artifacts = self.store.state().artifacts();
         for name in names(&artifacts).await? {
             if !known.contains(&name) {
@@ -323,6 +346,20 @@ impl Repository {
 
     fn promise_path(&self, id: Sha256) -> PathBuf {
         self.store.state().uploads().join(format!("{id}.json"))
+    }
+}
+
+fn published_number(statement: &[u8]) -> OrderingNumber {
+    match statements::reread(statement).map(|(_, statement)| statement.predicate) {
+        Some(Predicate::Published(published)) => published.number,
+        Some(
+            Predicate::Approval(_)
+            | Predicate::Config(_)
+            | Predicate::Enrolled(_)
+            | Predicate::Decision(_)
+            | Predicate::Foreign { .. },
+        )
+        | None => OrderingNumber::default(),
     }
 }
 

@@ -66,6 +66,8 @@ pub enum NotStarted {
         "rollout {rollout} is not the newest of its app and environment any more: {newer} is; start a new one"
     )]
     Superseded { rollout: Id, newer: Id },
+    #[error("there is a rollout {id} already")]
+    IdTaken { id: Id },
     #[error("nothing holds {app} in {environment}")]
     NoHold { app: App, environment: Environment },
     #[error("the plan has no step {step}")]
@@ -128,6 +130,7 @@ impl NotStarted {
             Self::NoRollout { .. } | Self::RolloutUnknown { .. } => "rollout-unknown",
             Self::RolloutAmbiguous { .. } => "rollout-ambiguous",
             Self::Superseded { .. } => "superseded",
+            Self::IdTaken { .. } => "id-taken",
             Self::NoHold { .. } => "no-hold",
             Self::StepUnknown { .. } => "step-unknown",
             Self::NotSkippable { .. } => "not-skippable",

@@ -39,6 +39,24 @@ impl Controller {
         Ok(config::for_rollout(db, &rollout.id, app, environment, &order.server).await?)
     }
 
+    /// The newest config, as far as those signed it who may; `None`: nothing was ever set.
+    pub(super) async fn in_force(
+        &self,
+        app: &App,
+        environment: &Environment,
+    ) -> Result<Option<InForce>, NotStarted> {
+        let (db, roots) = (self.store.read(), &self.trust_roots);
+        InForce::newest(db, roots, app, environment).await.map_err(|error| match error {
+            ConfigError::Refused(refusal) => NotStarted::Refused(refusal),
+            ConfigError::Store(error) => error.into(),
+            other @ (ConfigError::Sequence { .. }
+            | ConfigError::Invalid(_)
+            | ConfigError::ServerUnknown { .. }
+            | ConfigError::OtherKey { .. }
+            | ConfigError::None { .. }) => does_not_fit(app, environment, &other),
+        })
+    }
+
     /// The newest config, if it fits the plan and every secret is there for every server; `None`: nothing was ever set, and
     /// the plan's defaults are all there is.
     pub(super) async fn configured(
@@ -48,16 +66,8 @@ impl Controller {
         plan: &Plan,
         servers: &[Server],
     ) -> Result<Option<InForce>, NotStarted> {
-        let (db, roots) = (self.store.read(), &self.trust_roots);
-        let in_force = InForce::newest(db, roots, app, environment).await.map_err(|error| match error {
-            ConfigError::Refused(refusal) => NotStarted::Refused(refusal),
-            ConfigError::Store(error) => error.into(),
-            other @ (ConfigError::Sequence { .. }
-            | ConfigError::Invalid(_)
-            | ConfigError::ServerUnknown { .. }
-            | ConfigError::OtherKey { .. }
-            | ConfigError::None { .. }) => does_not_fit(app, environment, &other),
-        })?;
+        let in_force = self.in_force(app, environment).await?;
+        let db = self.store.read();
         let given = in_force.as_ref().map(|in_force| &in_force.config.values);
         effective(plan, given).map_err(|error| does_not_fit(app, environment, &error))?;
         if let Some(in_force) = &in_force {

@@ -5,7 +5,7 @@
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `verbs`, `show`, `follow` | what operators ask for |
 //! | `left` | what a rollback leaves |
-//! | `preview` | what servers would do, before anything is touched |
+//! | `preview`, `absent` | what servers would do, before anything is touched; what we say for those that are away |
 //! | `timeline` | when what happened on which server |
 //! | `follower`, `read_logs`, `output` | the tasks that deliver states and output |
 //! | `controller` | what agents say |
@@ -14,11 +14,12 @@
 //! | `after` | what is done once that is durable |
 //! | `clock`, `judge` | waking rollouts in time; asking how a wave is |
 //! | `behind` | what a coordinator does that was restored from a backup |
-//! | `orders` | the documents that agents get |
+//! | `orders`, `papers` | the documents that agents get, and the statements that go with them |
 //! | `view` | agents' events, folded into what people see |
 //! | `feed` | wakes followers |
 //! | `rows`, `store`, `retention` | what is kept, and for how long |
 
+mod absent;
 mod admission;
 mod after;
 mod behind;
@@ -48,6 +49,7 @@ mod timeline;
 mod verbs;
 pub mod view;
 
+pub use absent::{Checked, all_that_is_asked};
 pub use admission::NotStarted;
 pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Reported, Surroundings};
 pub use feed::Feed;

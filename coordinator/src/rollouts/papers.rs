@@ -2,13 +2,15 @@
 
 use consign_common::{
     digest::Sha256,
-    limits::ENVELOPE_BYTES,
-    name::{App, Environment},
-    trust::{Envelope, Order, OrderKind, PlanDocument, Predicate, Statement},
+    name::{Environment, Id},
+    trust::{Order, OrderKind, PlanDocument},
 };
 
 use super::{admission::NotStarted, controller::Controller, rows::OrderRow, store};
-use crate::fleet::Papers;
+use crate::{
+    fleet::Papers,
+    repository::{Purpose, relevant},
+};
 
 impl Controller {
     /// The order with what goes beside it, as it is when it is sent: what was signed since it was made counts, too.
@@ -17,7 +19,8 @@ impl Controller {
         let Some(manifest) = order.manifest else { return Ok(papers) };
         let parsed = Order::parse(&order.document)?;
         let config = self.config_with(order).await?;
-        papers.statements = config.among(self.evidence(&parsed.app, &parsed.environment, manifest).await?);
+        let evidence = self.evidence(&parsed.environment, manifest, &parsed.rollout).await?;
+        papers.statements = config.among(evidence);
         papers.sealed = config.sealed;
         let document = match &parsed.order {
             OrderKind::Deploy { .. } => store::plan_document_of(self.store.read(), &order.deployment).await?,
@@ -35,31 +38,16 @@ impl Controller {
         Ok(papers)
     }
 
-    /// All that is signed of an artifact and may count in an environment, as many statements as go with one order.
+    /// Of all that is signed of an artifact what may count in an environment, and for this rollout: as much as goes with
+    /// one order.
     pub(super) async fn evidence(
         &self,
-        app: &App,
         environment: &Environment,
         manifest: Sha256,
+        rollout: &Id,
     ) -> Result<Vec<Vec<u8>>, NotStarted> {
-        let mut statements = self.repository.statements(manifest).await?;
-        statements.retain(|envelope| may_count(envelope, app, environment));
-        Ok(statements)
-    }
-}
-
-/// An approval for elsewhere counts for nothing here; there is only so much room beside an order.
-fn may_count(envelope: &[u8], app: &App, environment: &Environment) -> bool {
-    let Ok(envelope) = Envelope::parse(envelope, ENVELOPE_BYTES) else { return true };
-    match Statement::parse(envelope.payload()).map(|statement| statement.predicate) {
-        Ok(Predicate::Approval(approval)) => approval.app == *app && approval.environment == *environment,
-        Ok(
-            Predicate::Published(_)
-            | Predicate::Config(_)
-            | Predicate::Enrolled(_)
-            | Predicate::Decision(_)
-            | Predicate::Foreign { .. },
-        )
-        | Err(_) => true,
+        let kept = self.repository.kept(manifest).await?;
+        let chosen = relevant(&kept, &self.trust_roots.newest(), Purpose { environment, rollout });
+        Ok(chosen.into_iter().map(|kept| kept.envelope.clone()).collect())
     }
 }

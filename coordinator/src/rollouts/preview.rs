@@ -78,16 +78,17 @@ impl Controller {
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let artifact = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, artifact)?;
+        let rollout = fresh_id()?;
         let bytes = self.repository.manifest(artifact).await?;
         let own = admission::read_plan(&bytes)?;
         let in_force = self.configured(&app, &environment, &own, &chosen).await?;
-        let statements = config::among(in_force.as_ref(), self.evidence(&app, &environment, artifact).await?);
+        let statements =
+            config::among(in_force.as_ref(), self.evidence(&environment, artifact, &rollout).await?);
         let reviewed = admission::review(&root, &environment, &bytes, &statements, None, now)?;
         admission::check_skips(&reviewed.plan, &skip)?;
         let config = Some(reviewed.config.digest()).filter(|_| reviewed.config.sequence > 0);
 
         let term = store::term(self.store.read(), &app, &environment).await?.saturating_add(1);
-        let rollout = fresh_id()?;
         let until = Instant::now() + ANSWER;
         let mut waiting = Vec::new();
         let mut servers = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use consign_common::{
     digest::Sha256,
-    name::{App, Environment, StepName, Version},
+    name::{App, Environment, Id, StepName, Version},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ use crate::{
 /// All but the strategy's times is checked here.
 #[derive(Clone, Debug)]
 pub struct StartRequest {
+    /// Chosen by who asks, so that something can be signed about the rollout before there is one.
+    pub id: Option<Id>,
     pub app: App,
     pub version: Version,
     pub environment: Environment,
@@ -165,10 +167,17 @@ impl Controller {
             }
             None => (None, None),
         };
+        let id = match request.id {
+            None => fresh_id()?,
+            Some(id) if store::rollout(self.store.read(), &id).await?.is_some() => {
+                return Err(NotStarted::IdTaken { id });
+            }
+            Some(id) => id,
+        };
         let bytes = self.repository.manifest(digest).await?;
         let own = admission::read_plan(&bytes)?;
         let in_force = self.configured(&app, &environment, &own, &chosen).await?;
-        let statements = config::among(in_force.as_ref(), self.evidence(&app, &environment, digest).await?);
+        let statements = config::among(in_force.as_ref(), self.evidence(&environment, digest, &id).await?);
         let reviewed = admission::review(&root, &environment, &bytes, &statements, document.as_deref(), now)?;
         let plan = reviewed.plan;
         admission::check_skips(&plan, &request.skip)?;
@@ -197,7 +206,7 @@ impl Controller {
         })?;
         state.skips = request.skip.into_iter().map(|step| Skip { step, server: None }).collect();
         let row = RolloutRow {
-            id: fresh_id()?,
+            id,
             app,
             environment,
             version,

@@ -11,6 +11,8 @@ pub mod agent;
 
 pub mod fleet;
 
+pub mod packed;
+
 use std::{
     io,
     path::Path,
@@ -155,7 +157,10 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let owner = Owner::new();
+        Self::of(Owner::new()).await
+    }
+
+    pub async fn of(owner: Owner) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(TestClock::default());
         let options = owner.options(dir.path());

@@ -9,6 +9,7 @@ mod cases;
 mod clones;
 mod config;
 mod crash_points;
+mod gates;
 mod interop;
 mod kill;
 mod kill_loops;

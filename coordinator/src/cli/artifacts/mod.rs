@@ -7,3 +7,4 @@ mod publish;
 mod verify;
 
 pub(super) use commands::{ArtifactCommand, run};
+pub(super) use publish::publishers_key;

@@ -94,19 +94,23 @@ fn keys(given: &[KeyName], passphrase: &PassphraseArgs, home: &Home) -> Result<V
     if !given.is_empty() {
         return Signer::open_all(given, passphrase);
     }
+    Ok(vec![publishers_key(passphrase, home)?])
+}
+
+/// The publisher's key, where none is named.
+pub(crate) fn publishers_key(passphrase: &PassphraseArgs, home: &Home) -> Result<Signer> {
     let default = KeyName::File(home.publisher_key_path());
-    let key = match std::env::var(KEY_VARIABLE) {
+    match std::env::var(KEY_VARIABLE) {
         Ok(content) if content.trim_start().starts_with(['{', '-']) => {
-            Signer::parse(content.as_bytes(), &format!("${KEY_VARIABLE}"), passphrase)?
+            Signer::parse(content.as_bytes(), &format!("${KEY_VARIABLE}"), passphrase)
         }
-        Ok(name) if !name.is_empty() => Signer::open(&name.parse().map_err(Failure::usage)?, passphrase)?,
+        Ok(name) if !name.is_empty() => Signer::open(&name.parse().map_err(Failure::usage)?, passphrase),
         Ok(_) | Err(_) if !home.publisher_key_path().exists() => {
-            return Err(Failure::new(format!("there is no publisher's key at {default}"))
-                .next(format!("give --key KEY, or ${KEY_VARIABLE}")));
+            Err(Failure::new(format!("there is no publisher's key at {default}"))
+                .next(format!("give --key KEY, or ${KEY_VARIABLE}")))
         }
-        Ok(_) | Err(_) => Signer::open(&default, passphrase)?,
-    };
-    Ok(vec![key])
+        Ok(_) | Err(_) => Signer::open(&default, passphrase),
+    }
 }
 
 /// The `published` statement. What every server would refuse is said here, before a byte is uploaded.

@@ -8,20 +8,22 @@ use consign_common::{
     digest::Sha256,
     limits::{ArtifactLimits, ENVELOPE_BYTES, TRUST_ROOT_BYTES},
     name::{Environment, Id},
-    plan::{Kind, Plan},
     time::{Clock, SystemClock, UnixMs},
     trust::{
-        Allowance, Order, OrderKind, Privilege, ServersWord, TrustRoot,
+        Order, OrderKind, Privilege, ServersWord, TrustRoot,
         authorize::{Documents, Host, Intent, Memory, authorize},
     },
 };
 use serde::Serialize;
 
 use super::pack::{Local, open, text};
-use crate::cli::{
-    failure::{Doing, Failure, Result},
-    print::Printer,
-    profile::read,
+use crate::{
+    cli::{
+        failure::{Doing, Failure, Result},
+        print::Printer,
+        profile::read,
+    },
+    rollouts::all_that_is_asked,
 };
 
 #[derive(Debug, Args)]
@@ -95,7 +97,7 @@ fn decide(
         server,
         environment: environment.clone(),
         labels: Default::default(),
-        allowances: vec![all_that_is_asked(manifest)?],
+        allowances: vec![all_that_is_asked(manifest).doing(|| "failed to read the plan".into())?],
     };
     let nobody = || Id::from_bytes([0; 16]);
     let order = Order {
@@ -121,19 +123,6 @@ fn decide(
             Err(Failure::refused(format!("a server would refuse it ({}): {refusal}", refusal.code())))
         }
     }
-}
-
-fn all_that_is_asked(manifest: &Manifest) -> Result<Allowance> {
-    let plan = Plan::parse(&manifest.plan, "consign.toml").doing(|| "failed to read the plan".into())?;
-    let (mut users, mut units) = (Vec::new(), Vec::new());
-    for step in plan.steps {
-        match step.kind {
-            Kind::Run(_) | Kind::Shell(_) => users.push(step.user.unwrap_or_else(|| "root".to_owned())),
-            Kind::Systemd(action) => units.push(action.unit),
-            Kind::Activate | Kind::Http(_) | Kind::Tcp(_) | Kind::Sleep(_) => {}
-        }
-    }
-    Ok(Allowance { app: manifest.app.clone(), users, units })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use consign_common::{
 use consign_proto::v1;
 
 use super::{
+    check::{self, CheckArgs},
     history, logs,
     plan::{self, PlanArgs},
     resolve::resolve,
@@ -22,6 +23,7 @@ use crate::cli::{
     follow::{follow, result_table},
     output::Rollout,
     print::{Format, Printer},
+    profile::Home,
     text::{ago, short, span, table},
 };
 
@@ -46,6 +48,13 @@ Ctrl-C leaves the rollout running (130).")]
 Servers that would do the same are shown once. `rollout start --plan DIGEST` holds them to it: a
 server on which a condition comes out otherwise refuses (plan-drift). A plan is kept for a day.")]
     Plan(PlanArgs),
+    /// Show beforehand whether every server would take it, and what is missing if not
+    #[command(after_help = "Example:
+  consign rollout check shop@1.4.0 --env production
+
+The gate is checked here, with your own trust root; every server that is connected is asked, for
+the others the coordinator answers. Exit code 0: it would be taken, 6: not.")]
+    Check(CheckArgs),
     /// List rollouts, newest first
     List(ListArgs),
     /// Show a rollout: why it is where it is, every server, every skipped step
@@ -76,11 +85,15 @@ server on which a condition comes out otherwise refuses (plan-drift). A plan is 
     #[command(after_help = "Examples:
   consign rollout skip 0a1b2c3d --server web-7 --reason 'its disk is being replaced'
   consign rollout skip 0a1b2c3d --step warm --reason 'the cache is down'
-  consign rollout skip 0a1b2c3d --step warm --server web-7 --reason 'no cache there'")]
+  consign rollout skip 0a1b2c3d --step warm --server web-7 --reason 'no cache there'
+
+Where approvals are asked for, so is the signature of who leaves a step out: --key.")]
     Skip(SkipArgs),
     /// Say how a step ended when nobody knows
     #[command(after_help = "Example:
-  consign rollout decide 0a1b2c3d --server web-1 --step migrate done --reason 'the table is there'")]
+  consign rollout decide 0a1b2c3d --server web-1 --step migrate done --reason 'the table is there'
+
+Where approvals are asked for, so is the signature of who decides: --key.")]
     Decide(DecideArgs),
     /// Bring servers back to the artifact before
     #[command(after_help = "Examples:
@@ -152,10 +165,16 @@ pub(crate) struct RollbackArgs {
     follow: bool,
 }
 
-pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Printer) -> Result<Exit> {
+pub(crate) async fn run(
+    command: RolloutCommand,
+    home: &Home,
+    client: &Client,
+    printer: &Printer,
+) -> Result<Exit> {
     match command {
-        RolloutCommand::Start(args) => start::start(*args, client, printer).await,
+        RolloutCommand::Start(args) => start::start(*args, home, client, printer).await,
         RolloutCommand::Plan(args) => plan::run(args, client, printer).await,
+        RolloutCommand::Check(args) => check::run(args, home, client, printer).await,
         RolloutCommand::List(args) => list(args, client, printer).await,
         RolloutCommand::Show(args) => {
             let request = v1::ShowRolloutRequest { rollout: resolve(client, &args.rollout).await? };
@@ -179,8 +198,8 @@ pub(crate) async fn run(command: RolloutCommand, client: &Client, printer: &Prin
         RolloutCommand::Resume(args) => verbs::resume(args, client, printer).await,
         RolloutCommand::Abort(args) => verbs::abort(args, client, printer).await,
         RolloutCommand::Retry(args) => verbs::retry(args, client, printer).await,
-        RolloutCommand::Skip(args) => verbs::skip(args, client, printer).await,
-        RolloutCommand::Decide(args) => verbs::decide(args, client, printer).await,
+        RolloutCommand::Skip(args) => verbs::skip(args, home, client, printer).await,
+        RolloutCommand::Decide(args) => verbs::decide(args, home, client, printer).await,
         RolloutCommand::Rollback(args) => rollback(args, client, printer).await,
     }
 }

@@ -1,7 +1,9 @@
 //! `consign rollout`: bring an artifact to an environment, see it happen, stop it, go back.
 
 mod at;
+mod check;
 mod commands;
+mod decision;
 mod history;
 mod logs;
 mod plan;
@@ -13,3 +15,4 @@ mod verbs;
 
 pub(super) use commands::{RolloutCommand, run};
 pub(super) use history::happenings;
+pub(super) use plan::groups;

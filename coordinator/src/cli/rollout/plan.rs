@@ -94,7 +94,7 @@ fn text(plan: &Plan) -> String {
 }
 
 /// What servers would do, and which; what most of them would comes first.
-fn groups(plan: &Plan) -> Vec<(PlannedServer, Vec<&str>)> {
+pub(crate) fn groups(plan: &Plan) -> Vec<(PlannedServer, Vec<&str>)> {
     let mut groups: BTreeMap<_, (PlannedServer, Vec<&str>)> = BTreeMap::new();
     for server in &plan.servers {
         let what = PlannedServer { server: String::new(), ..server.clone() };
@@ -120,7 +120,7 @@ fn servers(count: usize) -> String {
     if count == 1 { "1 server".to_owned() } else { format!("{count} servers") }
 }
 
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     let shown: Vec<String> = names.iter().take(NAMES).map(|name| escape_line(name)).collect();
     let more = names.len().saturating_sub(NAMES);
     if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }

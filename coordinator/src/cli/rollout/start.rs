@@ -6,19 +6,25 @@ use clap::{Args, ValueEnum};
 use consign_common::{
     digest::Sha256,
     document::duration,
-    name::{App, Environment, StepName, Version},
+    name::{App, Environment, Id, StepName, Version},
+    trust::DecisionAction,
 };
 use consign_proto::v1;
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::{
     at::{At, parse_at},
     commands::started,
+    decision,
 };
 use crate::{
     cli::{
+        approve,
         client::{Client, unary},
         failure::{Exit, Failure, Result},
         print::Printer,
+        profile::Home,
+        signing::KeyArgs,
         text::artifact_name,
     },
     environments::{check_command, check_url},
@@ -42,9 +48,11 @@ pub(crate) struct StartArgs {
     /// Begin then: 2026-03-01T04:00:00Z, 14:30 (today, your time) or +30m
     #[arg(long, value_name = "TIME", value_parser = parse_at)]
     at: Option<At>,
-    /// Leave this step out on every server; repeat it
+    /// Leave this step out on every server; repeat it. Where approvals are asked for it is signed, with a --reason
     #[arg(long = "skip-step", value_name = "NAME")]
     skip_steps: Vec<StepName>,
+    #[command(flatten)]
+    key: KeyArgs,
     /// Hold servers to what `rollout plan` said: one that would do otherwise refuses
     #[arg(long, value_name = "DIGEST")]
     plan: Option<Sha256>,
@@ -130,7 +138,8 @@ enum WhileBusy {
     Refuse,
 }
 
-pub(super) async fn start(args: StartArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+pub(super) async fn start(args: StartArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
+    let (id, statements) = left_out(&args, home, client).await?;
     let (app, version) = args.artifact;
     let now = jiff::ZonedDateTime::now();
     let not_before_ms = args.at.map(|at| at.resolve(&now)).transpose().map_err(Failure::usage)?;
@@ -145,10 +154,46 @@ pub(super) async fn start(args: StartArgs, client: &Client, printer: &Printer) -
         skip_steps: args.skip_steps.into_iter().map(String::from).collect(),
         reason: args.reason.unwrap_or_default(),
         plan: args.plan.map(String::from).unwrap_or_default(),
+        statements: statements.into_iter().map(Into::into).collect(),
+        id,
     };
     let answer =
         client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
     started(answer.into_inner().into(), args.follow, client, printer).await
+}
+
+/// The decisions that steps are left out, and the id of the rollout that they are about; neither where none is asked for.
+async fn left_out(args: &StartArgs, home: &Home, client: &Client) -> Result<(String, Vec<Vec<u8>>)> {
+    if args.skip_steps.is_empty() {
+        return Ok(Default::default());
+    }
+    let Some((key, root)) = decision::key_for(client, home, &args.key, &args.environment).await? else {
+        return Ok(Default::default());
+    };
+    let Some(reason) = &args.reason else {
+        return Err(Failure::usage(format!("in {} a step is left out for a --reason", args.environment)));
+    };
+    let (app, version) = &args.artifact;
+    let papers = approve::fetch(client, &root, (app, version), None).await?;
+    let mut bits = [0; 16];
+    SystemRandom::new().fill(&mut bits).map_err(|_| Failure::new("the system gives no random bytes"))?;
+    let id = Id::from_bytes(bits);
+    let sign = |step: &StepName| {
+        let about = decision::About {
+            rollout: id.clone(),
+            environment: args.environment.clone(),
+            artifact: papers.digest,
+            name: papers.name(),
+        };
+        let verdict = decision::Verdict {
+            server: None,
+            step: step.clone(),
+            action: DecisionAction::Skip,
+            reason: reason.clone(),
+        };
+        key.sign(&decision::statement(about, verdict))
+    };
+    Ok((id.to_string(), args.skip_steps.iter().map(sign).collect::<Result<_>>()?))
 }
 
 impl SettingsArgs {

@@ -1,17 +1,26 @@
 //! What operators do to a rollout. Whether it is legal now is the coordinator's to say.
 
 use clap::{Args, ValueEnum};
-use consign_common::name::{ServerName, StepName};
+use consign_common::{
+    name::{ServerName, StepName},
+    trust::DecisionAction,
+};
 use consign_proto::v1;
 use tonic::{Response, Status};
 
-use super::{commands::started, resolve::resolve};
+use super::{
+    commands::started,
+    decision::{self, Verdict},
+    resolve::resolve,
+};
 use crate::cli::{
     client::{Client, unary},
     failure::{Exit, Result},
     follow::{follow, result_table},
     output::Rollout,
     print::Printer,
+    profile::Home,
+    signing::KeyArgs,
 };
 
 #[derive(Debug, Args)]
@@ -57,6 +66,8 @@ pub(crate) struct SkipArgs {
     /// Why, for those who find it so
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +86,8 @@ pub(crate) struct DecideArgs {
     /// Why, for those who find it so
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     reason: String,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -90,6 +103,15 @@ enum Action {
 }
 
 impl Action {
+    fn decision(self) -> DecisionAction {
+        match self {
+            Self::Done => DecisionAction::Done,
+            Self::Failed => DecisionAction::Failed,
+            Self::Again => DecisionAction::Again,
+            Self::Skip => DecisionAction::Skip,
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -140,25 +162,52 @@ pub(super) async fn abort(args: AbortArgs, client: &Client, printer: &Printer) -
     answered(client.operators().abort_rollout(request).await, client, printer)
 }
 
-pub(super) async fn skip(args: SkipArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+pub(super) async fn skip(args: SkipArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
     let rollout = resolve(client, &args.rollout).await?;
+    let statements = match &args.step {
+        Some(step) => {
+            let verdict = Verdict {
+                server: args.server.clone(),
+                step: step.clone(),
+                action: DecisionAction::Skip,
+                reason: args.reason.clone(),
+            };
+            decision::signed(client, home, &args.key, &rollout, verdict).await?
+        }
+        // That a server gets nothing changes nothing that runs.
+        None => Vec::new(),
+    };
     let request = unary(v1::SkipInRolloutRequest {
         rollout,
         reason: args.reason,
         server: args.server.map(String::from).unwrap_or_default(),
         step: args.step.map(String::from).unwrap_or_default(),
+        statements: statements.into_iter().map(Into::into).collect(),
     });
     answered(client.operators().skip_in_rollout(request).await, client, printer)
 }
 
-pub(super) async fn decide(args: DecideArgs, client: &Client, printer: &Printer) -> Result<Exit> {
+pub(super) async fn decide(
+    args: DecideArgs,
+    home: &Home,
+    client: &Client,
+    printer: &Printer,
+) -> Result<Exit> {
     let rollout = resolve(client, &args.rollout).await?;
+    let verdict = Verdict {
+        server: Some(args.server.clone()),
+        step: args.step.clone(),
+        action: args.action.decision(),
+        reason: args.reason.clone(),
+    };
+    let statements = decision::signed(client, home, &args.key, &rollout, verdict).await?;
     let request = unary(v1::DecideStepRequest {
         rollout,
         reason: args.reason,
         server: args.server.into(),
         step: args.step.into(),
         action: args.action.as_str().to_owned(),
+        statements: statements.into_iter().map(Into::into).collect(),
     });
     answered(client.operators().decide_step(request).await, client, printer)
 }

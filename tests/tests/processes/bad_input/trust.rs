@@ -1,6 +1,11 @@
 //! What the trust root, the server's own word or the order of time do not allow.
 
-use std::fs;
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use consign_common::{
     digest::Sha256,
@@ -8,7 +13,7 @@ use consign_common::{
     trust::{Envelope, OrderingNumber, Predicate, Published, STATEMENT_TYPE, SigningKey, Statement, Subject},
 };
 
-use super::support::{assert_runs, assert_says, names, output_of, shifted};
+use super::support::{assert_runs, assert_says, output_of, shifted};
 use crate::scene::{ACTIVATE, Scene};
 
 #[test]
@@ -57,23 +62,50 @@ fn a_coordinator_whose_documents_were_exchanged_deploys_nothing() {
     };
     let stranger = SigningKey::generate().unwrap();
     let forged = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&stranger]).to_vec();
-    let statements = scene.coordinator.state().join("artifacts").join(digest.to_string()).join("statements");
-    let name = names(&statements).remove(0);
-    let honest = fs::read(statements.join(&name)).unwrap();
-    fs::write(statements.join(&name), forged).unwrap();
-    assert_says(&scene.roll_out("1.1.0"), 6, &["web-1", "not signed by enough of the keys that may"]);
+    let database = scene.coordinator.state().join("consign.db");
+    let honest = exchange(&database, digest, &forged);
+    assert_says(&scene.roll_out("1.1.0"), 6, &["not signed by enough of the keys that may"]);
     assert_runs(&scene.agents[0], Some("1.0.0"));
-
     // One flipped byte in the envelope.
     let mut flipped = honest.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
-    fs::write(statements.join(&name), flipped).unwrap();
-    assert_says(&scene.roll_out("1.1.0"), 6, &["web-1"]);
-    assert_runs(&scene.agents[0], Some("1.0.0"));
+    // A coordinator that looks at nothing: it is exchanged after the rollout was let in.
+    for (bad, why) in [(&forged, "not signed by enough of the keys that may"), (&flipped, "")] {
+        exchange(&database, digest, &honest);
+        let start = ["rollout", "start", "app@1.1.0", "--env", "staging", "--at", "+2s"];
+        let begun = scene.operator.json(&start);
+        exchange(&database, digest, bad);
+        let ran = scene.operator.run(&["rollout", "follow", begun["id"].as_str().unwrap()]);
+        assert_says(&ran, 6, &["web-1", why]);
+        assert_runs(&scene.agents[0], Some("1.0.0"));
+    }
 
-    fs::write(statements.join(&name), honest).unwrap();
+    exchange(&database, digest, &honest);
     assert_says(&scene.roll_out("1.1.0"), 0, &[]);
+}
+
+/// Puts another envelope in the place of the one about this artifact; the one that was there.
+fn exchange(database: &Path, artifact: Sha256, envelope: &[u8]) -> Vec<u8> {
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1])\n\
+        (old,), = db.execute('select envelope from statements where artifact = ?', (sys.argv[2],))\n\
+        new = sys.stdin.buffer.read()\n\
+        db.execute('update statements set envelope = ? where artifact = ?', (new, sys.argv[2]))\n\
+        db.commit()\n\
+        sys.stdout.buffer.write(old)";
+    let mut python = Command::new("python3")
+        .args(["-c", script])
+        .arg(database)
+        .arg(artifact.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(envelope).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
 }
 
 #[test]

@@ -1,0 +1,285 @@
+//! Gates as people meet them: what is missing and which command supplies it, what an approval is of, and what a
+//! coordinator that lies makes of it.
+
+use std::{fs, path::Path, process::Command, thread::sleep, time::Duration};
+
+use consign_common::{
+    name::{Environment, Owner},
+    trust::{Envelope, Gate, GateRule, Key, KeyFile, RoleKeys, Scheme, Separation, TrustRoot},
+};
+use consign_coordinator::bundle::Bundle;
+use consign_tests::scene::{Coordinator, Operator, Ran};
+
+use crate::scene::{ACTIVATE, Scene};
+
+const APPROVAL: &str = "consign:approval/v1";
+
+/// Staging takes what is published; pre and production take what one product owner has approved: pat, who is not the one
+/// who publishes.
+struct Gated {
+    scene: Scene,
+}
+
+impl Gated {
+    fn start(servers: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("operator");
+        let mut operator = Operator::init(&home, &["app"], &["staging", "pre", "production"]);
+        let pat = directory.path().join("pat.key");
+        operator.ok(&["key", "generate", pat.to_str().unwrap(), "--owner", "pat"]);
+        set_gates(&operator, &pat, &["pre", "production"]);
+        let coordinator = Coordinator::start(directory.path(), &mut operator, "127.0.0.1");
+        let mut scene = Scene { agents: Vec::new(), coordinator, operator, directory };
+        for (name, environment) in servers {
+            scene.enrol(name, environment, &["--allow-app", "app", "--allow-user", "root"]);
+        }
+        Self { scene }
+    }
+
+    fn pat(&self) -> String {
+        self.scene.directory.path().join("pat.key").display().to_string()
+    }
+
+    fn approve(&self, version: &str, environment: &str, more: &[&str]) -> Ran {
+        let (artifact, key) = (format!("app@{version}"), self.pat());
+        let mut arguments = vec!["approve", &artifact, "--env", environment, "--key", &key, "--yes"];
+        arguments.extend(more);
+        self.scene.operator.run(&arguments)
+    }
+
+    fn roll_out(&self, version: &str, more: &[&str]) -> Ran {
+        let artifact = format!("app@{version}");
+        let mut arguments = vec!["rollout", "start", &artifact, "--env", "production", "--follow"];
+        arguments.extend(more);
+        self.scene.operator.run(&arguments)
+    }
+
+    fn check(&self, version: &str) -> Ran {
+        self.scene.operator.run(&["rollout", "check", &format!("app@{version}"), "--env", "production"])
+    }
+
+    fn current(&self) -> Option<String> {
+        let link = fs::read_link(self.scene.agents[0].apps().join("app/current")).ok()?;
+        link.file_name()?.to_str()?.split_once('-').map(|(version, _)| version.to_owned())
+    }
+}
+
+/// As the owner would have made it at the start: the same trust root with gates, signed anew.
+fn set_gates(operator: &Operator, approver: &Path, environments: &[&str]) {
+    let path = operator.home().join("trust-root.json");
+    let envelope = fs::read(&path).unwrap();
+    let mut root = TrustRoot::open_pinned(&envelope, TrustRoot::pin(&envelope).unwrap()).unwrap();
+    let (_, key) = KeyFile::read(approver).unwrap();
+    let public = key.public();
+    let owner: Owner = "pat".parse().unwrap();
+    root.keys.insert(public.id(), Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner });
+    let role: Owner = "product-owners".parse().unwrap();
+    root.roles.insert(role.clone(), RoleKeys { keys: vec![public.id()], threshold: 1 });
+    for environment in environments {
+        let environment: Environment = environment.parse().unwrap();
+        let rule = GateRule { predicate: APPROVAL.into(), role: role.clone(), threshold: 1, condition: None };
+        let gate =
+            Gate::Statements { require: vec![rule], rearm: Vec::new(), separation: Separation::Publisher };
+        root.environments.insert(environment, gate);
+    }
+    let (_, owner) = KeyFile::read(&operator.home().join("keys/owner.key")).unwrap();
+    let envelope = Envelope::sign(root.payload_type(), root.to_payload(), &[&owner]).to_vec();
+    fs::write(&path, &envelope).unwrap();
+
+    let path = operator.home().join("coordinator.bundle");
+    let Bundle { coordinator, ca, operator, advertise, .. } = Bundle::read(&path).unwrap();
+    let bundle = Bundle::new(coordinator, ca, &envelope, operator, advertise);
+    fs::write(&path, bundle.to_bytes().unwrap()).unwrap();
+}
+
+fn says(ran: &Ran, code: i32, parts: &[&str]) {
+    let all = format!("{}{}", ran.stdout, ran.stderr);
+    assert_eq!(ran.code, code, "{all}");
+    for part in parts {
+        assert!(all.contains(part), "{part:?} is not in\n{all}");
+    }
+}
+
+#[test]
+fn production_takes_what_a_second_person_approved() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    gated.scene.publish("1.0.0", ACTIVATE, &[("app", "one")]);
+
+    says(&gated.roll_out("1.0.0", &[]), 6, &["approval-missing", "product-owners"]);
+    says(
+        &gated.check("1.0.0"),
+        6,
+        &[
+            "missing",
+            "approval by 1 of product-owners",
+            "consign approve app@1.0.0 --env production",
+            "web-1",
+        ],
+    );
+    assert_eq!(gated.current(), None);
+
+    // The owner's key is the default, and is no product owner's.
+    let by_owner = ["approve", "app@1.0.0", "--env", "production", "--yes"];
+    says(&gated.scene.operator.run(&by_owner), 6, &["does not count", "pat may approve"]);
+    says(&gated.approve("1.0.0", "staging", &[]), 6, &["no gate of staging asks for an approval"]);
+    // Nobody is there to be asked.
+    let key = gated.pat();
+    let silent = ["approve", "app@1.0.0", "--env", "production", "--key", &key];
+    says(&gated.scene.operator.run(&silent), 2, &["--yes"]);
+    assert_eq!(gated.check("1.0.0").code, 6);
+
+    let approved = gated.approve("1.0.0", "production", &["--reason", "release 1"]);
+    says(
+        &approved,
+        0,
+        &[
+            "proven  published by",
+            "told    web-1: nothing yet",
+            "run activate",
+            "approval of app@1.0.0 for production by pat; the gate of production asks for it",
+        ],
+    );
+    says(&gated.check("1.0.0"), 0, &["met", "pat", "web-1: would take it", "allowed"]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &[]);
+    assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+
+    // The approval is of that artifact, and not of the next one.
+    gated.scene.publish("1.1.0", ACTIVATE, &[("app", "two"), ("new", "file")]);
+    says(&gated.roll_out("1.1.0", &[]), 6, &["approval-missing"]);
+    // Nor of another environment.
+    says(&gated.approve("1.1.0", "pre", &[]), 0, &[]);
+    says(&gated.roll_out("1.1.0", &[]), 6, &["approval-missing"]);
+    // Nor for ever.
+    says(
+        &gated.approve("1.1.0", "production", &["--start-by", "1s"]),
+        0,
+        &["+ new", "~ app", "steps: the same"],
+    );
+    sleep(Duration::from_millis(1500));
+    says(&gated.roll_out("1.1.0", &[]), 6, &["approval-expired"]);
+    assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+
+    let json = gated.approve("1.1.0", "production", &["--output", "json"]);
+    let approved: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(approved["by"], "pat", "{approved}");
+    assert_eq!(approved["kept"]["novelty"], "new");
+    assert_eq!(approved["evidence"]["running"][0]["version"], "1.0.0");
+    assert_eq!(approved["evidence"]["running"][0]["artifact"]["mark"], "proven");
+    says(&gated.roll_out("1.1.0", &[]), 0, &[]);
+    assert_eq!(gated.current().as_deref(), Some("1.1.0"));
+}
+
+#[test]
+fn an_approved_plan_is_what_runs() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let warm = format!("[[step]]\nname = \"warm\"\nshell = \"echo warm\"\n{ACTIVATE}");
+    gated.scene.publish("1.0.0", &warm, &[]);
+    let approved = gated.approve("1.0.0", "production", &["--with-plan", "--output", "json"]);
+    assert_eq!(approved.code, 0, "{}", approved.stderr);
+    let approved: serde_json::Value = serde_json::from_str(&approved.stdout).unwrap();
+    let plan = approved["plan_sha256"].as_str().unwrap();
+    assert_eq!(approved["evidence"]["plan"]["digest"], plan);
+
+    says(&gated.roll_out("1.0.0", &[]), 6, &["plan-not-approved"]);
+    assert_eq!(gated.current(), None);
+    says(&gated.roll_out("1.0.0", &["--plan", plan]), 0, &["warm"]);
+    assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn to_leave_a_step_out_takes_the_signature_of_who_approves() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let warm = format!("[[step]]\nname = \"warm\"\nshell = \"echo is warm\"\n{ACTIVATE}");
+    gated.scene.publish("1.0.0", &warm, &[]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    let skip = ["--skip-step", "warm", "--reason", "the cache is down"];
+    // By default the owner signs, whose word does not count for this.
+    says(&gated.roll_out("1.0.0", &skip), 6, &["signer-unknown"]);
+    let key = gated.pat();
+    let signed = gated.roll_out("1.0.0", &[&skip[..], &["--key", &key]].concat());
+    says(&signed, 0, &["warm: skipped"]);
+    assert!(!signed.stdout.contains("is warm"), "{}", signed.stdout);
+    assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn a_test_result_counts_until_the_next_one() {
+    let gated = Gated::start(&[]);
+    gated.scene.publish("1.0.0", ACTIVATE, &[]);
+    let key = gated.pat();
+    let attest = |more: &[&str]| gated.scene.operator.run(&[&["attest", "app@1.0.0"][..], more].concat());
+    says(
+        &attest(&["--result", "passed", "--key", &key]),
+        0,
+        &["test-result of app@1.0.0 by pat", "no gate asks"],
+    );
+    // The publisher's key is the default.
+    says(
+        &attest(&["--result", "FAILED", "--url", "https://ci.example/1"]),
+        0,
+        &["test-result of app@1.0.0 by"],
+    );
+    says(&attest(&[]), 2, &["--result"]);
+    says(&attest(&["--type", APPROVAL, "--result", "PASSED"]), 2, &["commands of their own"]);
+    let stranger = gated.scene.directory.path().join("eve.key");
+    let stranger = stranger.to_str().unwrap();
+    gated.scene.operator.ok(&["key", "generate", stranger, "--owner", "eve"]);
+    says(&attest(&["--result", "PASSED", "--key", stranger]), 6, &["does not name the key"]);
+    let shown = gated.approve("1.0.0", "production", &[]);
+    says(&shown, 0, &["proven  test-result PASSED by pat", "proven  test-result FAILED by"]);
+}
+
+#[test]
+fn what_a_coordinator_that_lies_says_is_not_signed() {
+    let gated = Gated::start(&[]);
+    gated.scene.publish("1.0.0", ACTIVATE, &[("app", "one")]);
+    gated.scene.publish("1.1.0", ACTIVATE, &[("app", "two")]);
+    let shown = gated.scene.operator.json(&["artifact", "show", "app@1.0.0"]);
+    let digest = shown["digest"].as_str().unwrap().to_owned();
+    let state = gated.scene.coordinator.state();
+    let manifest = state.join("artifacts").join(&digest).join("manifest.json");
+    let honest = fs::read_to_string(&manifest).unwrap();
+
+    // Other bytes than those that were published.
+    fs::write(&manifest, honest.replace("activate = true", "activate = true\\n# and more")).unwrap();
+    let parts = ["the coordinator is not to be believed", "nothing was signed"];
+    says(&gated.approve("1.0.0", "production", &[]), 6, &parts);
+    fs::write(&manifest, &honest).unwrap();
+
+    // Another version under this one's name: published by the publisher, as what it is.
+    let swap = "update artifacts set version = '9' where version = '1.0.0';\
+                update artifacts set version = '1.0.0' where version = '1.1.0'";
+    sql(&state.join("consign.db"), swap);
+    says(&gated.approve("1.0.0", "production", &[]), 6, &["is app@1.1.0", parts[0]]);
+    sql(&state.join("consign.db"), "update artifacts set version = '1.1.0' where version = '1.0.0'");
+    sql(&state.join("consign.db"), "update artifacts set version = '1.0.0' where version = '9'");
+
+    // A publication that is kept back, or of somebody else.
+    sql(&state.join("consign.db"), "create table aside as select * from statements; delete from statements");
+    says(
+        &gated.approve("1.0.0", "production", &[]),
+        6,
+        &["nobody whom the trust root lets publish", parts[0]],
+    );
+    sql(&state.join("consign.db"), "insert into statements select * from aside; drop table aside");
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+}
+
+#[test]
+fn an_approval_signed_elsewhere_is_handed_over() {
+    let gated = Gated::start(&[]);
+    gated.scene.publish("1.0.0", ACTIVATE, &[]);
+    let file = gated.scene.directory.path().join("approval.json");
+    let file = file.to_str().unwrap();
+    says(&gated.approve("1.0.0", "production", &["--export", file]), 0, &["--from"]);
+    assert_eq!(gated.check("1.0.0").code, 6, "nothing is there yet");
+    let handed = ["approve", "--from", file];
+    says(&gated.scene.operator.run(&handed), 0, &["approval", "by pat"]);
+    says(&gated.scene.operator.run(&handed), 0, &["was here already"]);
+}
+
+fn sql(database: &Path, text: &str) {
+    let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.executescript(sys.argv[2])";
+    let status = Command::new("python3").args(["-c", script]).arg(database).arg(text).status().unwrap();
+    assert!(status.success(), "{text}");
+}
