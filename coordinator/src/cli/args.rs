@@ -9,6 +9,7 @@ use super::{
     approve::{ApproveArgs, AttestArgs},
     artifacts::ArtifactCommand,
     client::Target,
+    config::ConfigCommand,
     environments::EnvCommand,
     init::InitArgs,
     key::KeyCommand,
@@ -108,6 +109,9 @@ Of what one key says of one type the newest counts: FAILED takes the place of PA
     /// Environments: how rollouts go about it there, and what keeps them from beginning
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Config: what differs between environments, signed and sealed
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),

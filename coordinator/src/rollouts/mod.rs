@@ -24,6 +24,7 @@ mod admission;
 mod after;
 mod behind;
 mod clock;
+mod configured;
 mod controller;
 pub mod drive;
 mod feed;

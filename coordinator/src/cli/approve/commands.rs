@@ -98,6 +98,7 @@ pub(crate) async fn run(args: ApproveArgs, home: &Home, client: &Client, printer
     approval::check_role(&root, environment, key.id())?;
 
     let papers = papers::fetch(client, &root, (app, version), args.platform.as_ref()).await?;
+    let papers = papers.configured(client, environment).await?;
     let now = SystemClock.now();
     let (evidence, plan) = gather(client, &root, environment, &papers, now).await?;
     let config = evidence::in_force(&papers, &root, environment).map_err(refused)?;
