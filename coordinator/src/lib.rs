@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bundle`] | what `consign init` hands to the coordinator |
 //! | [`cli`] | the operator's command line |
+//! | [`config`] | signed values, sealed secrets, and the keys that they are sealed to |
 //! | [`serve`] | `consign serve`: wiring, start, stop |
 //! | [`store`] | the state directory and its database |
 //! | [`trust_roots`] | the trust roots it keeps and hands on |
@@ -22,6 +23,7 @@
 pub mod bundle;
 pub mod candidates;
 pub mod cli;
+pub mod config;
 pub mod enrolment;
 pub mod environments;
 pub mod fleet;

@@ -46,6 +46,7 @@ async fn skip(admin: &mut Client, rollout: &str, server: &str, step: &str) -> Re
         reason: "not there".into(),
         server: server.into(),
         step: step.into(),
+        statements: Vec::new(),
     };
     admin.skip_in_rollout(request).await.map(tonic::Response::into_inner)
 }
@@ -57,6 +58,7 @@ async fn decide(admin: &mut Client, rollout: &str, server: &str, step: &str) -> 
         server: server.into(),
         step: step.into(),
         action: "done".into(),
+        statements: Vec::new(),
     };
     admin.decide_step(request).await.map(tonic::Response::into_inner)
 }

@@ -3,6 +3,7 @@
 use consign_common::{
     json,
     name::Id,
+    sealing::Recipient,
     time::UnixMs,
     trust::{
         APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, STATEMENT_TYPE, ServersWord,
@@ -46,6 +47,8 @@ pub struct Host {
     pub boot_id: String,
     /// Random, of this process: by it the coordinator tells a line that was lost from a second agent.
     pub process: Id,
+    /// What secrets are sealed to.
+    pub sealing_key: Recipient,
 }
 
 pub(super) fn hello(
@@ -78,6 +81,7 @@ pub(super) fn hello(
         journal: journal.id,
         journal_position: journal.position,
         process: host.process.to_string(),
+        sealing_key: host.sealing_key.to_string(),
     }))
 }
 

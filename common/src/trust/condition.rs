@@ -124,9 +124,11 @@ fn lower(node: &IdedExpr, element: Option<&str>) -> Result<Node, String> {
         Expr::Call(call) => lower_call(call, element),
         Expr::List(list) => {
             // Of literals only: no evaluation copies what a predicate holds.
-            let item = |item: &IdedExpr| match &item.expr {
-                Expr::Literal(literal) => scalar(literal),
-                _ => Err("a list holds literals".to_owned()),
+            let item = |item: &IdedExpr| {
+                let Expr::Literal(literal) = &item.expr else {
+                    return Err("a list holds literals".to_owned());
+                };
+                scalar(literal)
             };
             let items: Vec<Value> = list.elements.iter().map(item).collect::<Result<_, _>>()?;
             Ok(Node::Literal(Value::Array(items)))
@@ -266,10 +268,8 @@ impl<'a> Evaluation<'a> {
     }
 
     fn bool(&mut self, node: &'a Node) -> Result<bool, WhereFailed> {
-        match &*self.value(node)? {
-            Value::Bool(value) => Ok(*value),
-            other => Err(wrong("a condition", other)),
-        }
+        let value = self.value(node)?;
+        value.as_bool().ok_or_else(|| wrong("a condition", &value))
     }
 
     fn truth(&mut self, node: &'a Node) -> Result<bool, WhereFailed> {
@@ -357,7 +357,9 @@ impl<'a> Evaluation<'a> {
                 keys = fields.keys().map(|key| Value::from(key.as_str())).collect::<Vec<_>>();
                 keys.iter().collect()
             }
-            other => return Err(wrong("a loop", other)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                return Err(wrong("a loop", &range));
+            }
         };
         let mut failed = None;
         for item in items {
@@ -442,10 +444,8 @@ enum Seek {
 
 /// What is made on the way has no fields: only a predicate has, and a list of literals has elements.
 fn field<'a>(whole: Cow<'a, Value>, name: &str) -> Result<Option<&'a Value>, WhereFailed> {
-    match whole {
-        Cow::Borrowed(Value::Object(fields)) => Ok(fields.get(name)),
-        other => Err(wrong("a field", &other)),
-    }
+    let Cow::Borrowed(Value::Object(fields)) = whole else { return Err(wrong("a field", &whole)) };
+    Ok(fields.get(name))
 }
 
 fn element<'a>(whole: Cow<'a, Value>, key: &Value) -> Result<&'a Value, WhereFailed> {

@@ -561,16 +561,16 @@ impl Assessed {
     /// The refusal by the first rule that is not met.
     pub fn refusal(&self, environment: &Environment) -> Option<Refusal> {
         let unmet = self.rules.iter().find(|state| !state.is_met())?;
-        let environment = || environment.clone();
-        let (role, have, need) = (unmet.rule.role.clone(), unmet.have(), unmet.need());
         let closest = unmet.closest();
+        let (predicate, role) = (unmet.rule.predicate.clone(), unmet.rule.role.clone());
+        let (have, need, why) = (unmet.have(), unmet.need(), Because::of(closest));
+        let details = Box::new(Unmet { environment: environment.clone(), predicate, role, have, need, why });
         if unmet.part == Part::Rearm {
-            let why = Because::of(closest);
-            return Some(Refusal::Rearmed { environment: environment(), role, have, need, why });
+            return Some(Refusal::Rearmed(details));
         }
         let named = match closest.map(|uncounted| &uncounted.why) {
             Some(Why::OtherEnvironment(given)) => {
-                Some(Refusal::ApprovalOfOther { environment: environment(), given: given.clone() })
+                Some(Refusal::ApprovalOfOther { environment: environment.clone(), given: given.clone() })
             }
             Some(Why::Epoch { given, current }) => {
                 Some(Refusal::WrongEpoch { given: *given, current: *current })
@@ -597,16 +597,22 @@ impl Assessed {
             )
             | None => None,
         };
-        let predicate = unmet.rule.predicate.clone();
-        let is_approval = predicate == APPROVAL;
-        Some(named.unwrap_or_else(|| {
-            let (environment, why) = (environment(), Because::of(closest));
-            match is_approval {
-                true => Refusal::ApprovalMissing { environment, role, have, need, why },
-                false => Refusal::GateUnmet { environment, predicate, role, have, need, why },
-            }
+        Some(named.unwrap_or(match details.predicate.as_str() {
+            APPROVAL => Refusal::ApprovalMissing(details),
+            _ => Refusal::GateUnmet(details),
         }))
     }
+}
+
+/// A rule that is not met, as a refusal tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    pub environment: Environment,
+    pub predicate: String,
+    pub role: Owner,
+    pub have: u32,
+    pub need: u32,
+    pub why: Because,
 }
 
 /// What the end of a deployment does to the `rearm` of the app's gate on its server.
@@ -658,7 +664,3 @@ impl fmt::Display for Because {
         f.write_str(&self.0)
     }
 }
-
-#[cfg(test)]
-#[path = "gate_tests.rs"]
-mod tests;

@@ -2,9 +2,9 @@
 
 use crate::{
     digest::Sha256,
-    name::{App, Environment, Id, Owner, ServerName, StepName},
+    name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::{DecisionAction, OrderingNumber, gate::Because},
+    trust::{DecisionAction, OrderingNumber, gate::Unmet},
 };
 
 /// A refusal. [`Refusal::code`] is its name on the wire, in the journal and in `--output json`.
@@ -30,20 +30,23 @@ pub enum Refusal {
         "the trust root does not name the environment {environment}; `consign trust show` shows those it names, `consign trust update --add-env {environment}` adds it"
     )]
     EnvironmentUnknown { environment: Environment },
-    #[error("{environment} takes what {need} of {role} have approved, and {have} have{why}")]
-    ApprovalMissing { environment: Environment, role: Owner, have: u32, need: u32, why: Because },
+    #[error("{} takes what {} of {} have approved, and {} have{}", .0.environment, .0.need, .0.role, .0.have, .0.why)]
+    ApprovalMissing(Box<Unmet>),
     #[error("the approval is for {given}, not for {environment}")]
     ApprovalOfOther { environment: Environment, given: Environment },
     #[error("the approval counted until {until}, and it is {now}; approve it again")]
     ApprovalExpired { until: UnixMs, now: UnixMs },
     #[error(
-        "{environment} takes what {need} of {role} have signed a {predicate} about, and {have} have{why}"
+        "{} takes what {} of {} have signed a {} about, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.predicate, .0.have, .0.why
     )]
-    GateUnmet { environment: Environment, predicate: String, role: Owner, have: u32, need: u32, why: Because },
+    GateUnmet(Box<Unmet>),
     #[error(
-        "the last deployment here failed or was returned: until one succeeds, {environment} takes what {need} of {role} have signed for since, and {have} have{why}"
+        "the last deployment here failed or was returned: until one succeeds, {} takes what {} of {} have signed for \
+         since, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.have, .0.why
     )]
-    Rearmed { environment: Environment, role: Owner, have: u32, need: u32, why: Because },
+    Rearmed(Box<Unmet>),
     #[error("config: {why}")]
     ConfigInvalid { why: String },
     #[error("the order comes with {}, and this server has accepted config {known}", sequence(*.ordered))]
@@ -123,12 +126,20 @@ pub enum Refusal {
     NothingToReturnTo { app: App, pointer: &'static str },
     #[error("the order says to return to {ordered}, this server's artifact before is {own}")]
     WrongReturn { ordered: Sha256, own: Sha256 },
+    #[error(
+        "the secret {name} did not come with the order, or is not sealed to this server; `consign config reseal` seals it to servers that are new"
+    )]
+    SecretMissing { name: StepName },
+    #[error("what came as the secret {name} cannot be used: {why}")]
+    SecretMismatch { name: StepName, why: String },
+    #[error("the secret {name} does not fit its declaration: {why}")]
+    SecretInvalid { name: StepName, why: String },
 }
 
 impl Refusal {
     /// The rules about what is, or is not, signed or allowed. A rollout that ends by one of these exits with 6; the
     /// others (a plan that cannot be executed here, a stale term, nothing to return to) are failures like any other.
-    pub const TRUST_CODES: [&str; 33] = [
+    pub const TRUST_CODES: [&str; 34] = [
         "signature-missing",
         "signature-invalid",
         "statement-missing",
@@ -162,6 +173,7 @@ impl Refusal {
         "app-not-allowed",
         "user-not-allowed",
         "unit-not-allowed",
+        "secret-mismatch",
     ];
 
     pub fn is_of_trust(&self) -> bool {
@@ -179,10 +191,10 @@ impl Refusal {
             Self::ManifestDigest { .. } => "manifest-digest",
             Self::AppUnknown { .. } => "app-unknown",
             Self::EnvironmentUnknown { .. } => "environment-unknown",
-            Self::ApprovalMissing { .. } => "approval-missing",
+            Self::ApprovalMissing(_) => "approval-missing",
             Self::ApprovalExpired { .. } => "approval-expired",
-            Self::GateUnmet { .. } => "gate-unmet",
-            Self::Rearmed { .. } => "rearmed",
+            Self::GateUnmet(_) => "gate-unmet",
+            Self::Rearmed(_) => "rearmed",
             Self::ConfigInvalid { .. } => "config-invalid",
             Self::ConfigOlder { .. } => "config-older",
             Self::ConfigNotApproved { .. } => "config-not-approved",
@@ -212,6 +224,9 @@ impl Refusal {
             Self::Unsupported { .. } => "unsupported",
             Self::NothingToReturnTo { .. } => "nothing-to-return-to",
             Self::WrongReturn { .. } => "wrong-return",
+            Self::SecretMissing { .. } => "secret-missing",
+            Self::SecretMismatch { .. } => "secret-mismatch",
+            Self::SecretInvalid { .. } => "secret-invalid",
         }
     }
 }

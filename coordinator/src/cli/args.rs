@@ -10,6 +10,7 @@ use super::{
     artifacts::ArtifactCommand,
     candidates::CandidateCommand,
     client::Target,
+    config::ConfigCommand,
     environments::EnvCommand,
     init::InitArgs,
     key::KeyCommand,
@@ -112,6 +113,9 @@ Of what one key says of one type the newest counts: FAILED takes the place of PA
     /// Environments: how rollouts go about it there, and what keeps them from beginning
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Config: what differs between environments, signed and sealed
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),

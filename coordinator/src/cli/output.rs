@@ -162,6 +162,11 @@ pub struct Server {
     pub root: bool,
     pub os: String,
     pub arch: String,
+    /// Of its keys, as `consign-agent status` prints it; empty where it has none yet.
+    pub fingerprint: String,
+    /// Whether secrets may be sealed to it: accepted, not-accepted, other-key, unverified, no-key; empty where this machine
+    /// has no trust root to decide it by.
+    pub acceptance: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -414,6 +419,14 @@ impl From<v1::Server> for Server {
             root: wire.root,
             os: wire.os,
             arch: wire.arch,
+            fingerprint: wire
+                .keys
+                .as_ref()
+                .and_then(super::acceptance::fingerprint)
+                .map(|fingerprint| fingerprint.to_string())
+                .unwrap_or_default(),
+            // Decided by this machine's trust root, where there is one.
+            acceptance: String::new(),
         }
     }
 }

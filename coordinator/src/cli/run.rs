@@ -9,7 +9,7 @@ use super::{
     args::{Cli, Command},
     artifacts, candidates,
     client::Client,
-    environments,
+    config, environments,
     failure::{Doing, Exit, Result},
     init, key, operator,
     print::Printer,
@@ -75,6 +75,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
         Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
+        Command::Config(command) => config::run(command, &home, &client()?, printer).await?,
         Command::Server(command) => server::run(command, &home, &client()?, printer).await?,
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,
         Command::Trust(command) => trust::run(command, &home, client, printer).await?,
@@ -92,6 +93,7 @@ fn talks(command: &Command) -> bool {
         | Command::Approve(_)
         | Command::Attest(_)
         | Command::Env(_)
+        | Command::Config(_)
         | Command::Server(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),

@@ -76,7 +76,12 @@ impl Registry {
     /// Adds a server. One of the same name is replaced: another uid, no apps, no keys, nothing seen; but what was
     /// disabled stays disabled, and what was in quarantine stays there.
     pub async fn enrol(write: &mut Write, new: &NewServer, now: UnixMs) -> Result<(), RegistryError> {
-        for statement in ["DELETE FROM server_apps WHERE server = ?", "DELETE FROM keys WHERE server = ?"] {
+        for statement in [
+            "DELETE FROM server_apps WHERE server = ?",
+            "DELETE FROM keys WHERE server = ?",
+            "DELETE FROM sealing_keys WHERE server = ?",
+            "DELETE FROM acceptances WHERE server = ?",
+        ] {
             sqlx::query(statement).bind(new.name.as_str()).execute(&mut **write).await?;
         }
         sqlx::query(

@@ -6,6 +6,7 @@ use consign_common::{
     crash,
     limits::{EVENT_BYTES, STEPS},
     name::{App, Environment, Id, ServerName},
+    sealing::Recipient,
     time::UnixMs,
     trust::{OrderingNumber, TrustRoot},
     wire,
@@ -19,6 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
+    config,
     fleet::{
         AppReport, Claim, Decision, Foreseeing, Greeting, Held, JournalMark, Lost, Papers, Prospect, Report,
         Session, ToAgent,
@@ -142,6 +144,12 @@ async fn introduce(
         Greeting::NowQuarantined(quarantine) => {
             return Err(agent_place::end_all(parts, server, &quarantine));
         }
+    }
+    if !hello.sealing_key.is_empty() {
+        let recipient: Recipient = hello.sealing_key.parse().map_err(invalid)?;
+        let mut write = parts.store.write().await?;
+        config::note_sealing_key(&mut write, server, &recipient.to_string(), now).await?;
+        write.commit().await?;
     }
     let compared = parts.controller.compare(server, environment, &apps, &open_deployments(hello)?).await;
     compared.map_err(|error| unreadable(server, &error))?;

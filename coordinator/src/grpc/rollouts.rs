@@ -313,6 +313,7 @@ impl From<NotStarted> for Status {
             | NotStarted::PlanUnknown { .. }
             | NotStarted::RolloutUnknown { .. } => Self::not_found(message),
             NotStarted::Busy { .. }
+            | NotStarted::SecretMissing { .. }
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }

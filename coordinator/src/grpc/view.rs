@@ -58,6 +58,8 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         unknown_deployments: server.unknown_deployments,
         behind,
         document_types: server.report.document_types,
+        // Filled in where servers are listed.
+        keys: None,
     }
 }
 

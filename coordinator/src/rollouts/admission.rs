@@ -42,6 +42,10 @@ pub enum NotStarted {
     Busy { active: Id, app: App, version: Version, environment: Environment },
     #[error("there is no artifact {app}@{version}; `consign artifact list {app}` shows those there are")]
     ArtifactUnknown { app: App, version: Version },
+    #[error(
+        "secret-missing: not every secret is sealed to every server: {missing}; `consign config reseal {app} --env {environment}` seals them"
+    )]
+    SecretMissing { app: App, environment: Environment, missing: String },
     #[error("{app}@{version} has other artifacts for {one} than for {other}; choose servers of one platform")]
     PlatformsMixed { app: App, version: Version, one: ServerName, other: ServerName },
     #[error("{app}@{version} has no artifact for {server}, which is {platform}")]
@@ -131,6 +135,7 @@ impl NotStarted {
         match self {
             Self::Busy { .. } => "busy",
             Self::ArtifactUnknown { .. } => "artifact-unknown",
+            Self::SecretMissing { .. } => "secret-missing",
             Self::PlatformsMixed { .. } => "platforms-mixed",
             Self::PlatformMissing { .. } => "platform-missing",
             Self::ServerUnknown { .. } => "server-unknown",

@@ -26,6 +26,7 @@ mod after;
 mod behind;
 mod by_settings;
 mod clock;
+mod configured;
 mod controller;
 pub mod drive;
 mod feed;

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     candidates::{self, CandidateRow, PIPELINE, Query, Settled, Standing},
+    config,
     environments::{self, Deploy, Noted, Settings},
     pipeline::{self, Candidate, GateState, OrderedBy, Origin, Rules, Situation, Started, Verdict},
     rollout::Phase,
@@ -296,7 +297,13 @@ impl Controller {
             Err(error) => return Ok(missing(format!("its manifest cannot be read: {error}"))),
         };
         // Decisions are about a rollout, and there is none yet.
+        let in_force = match self.in_force(&row.app, &row.environment).await {
+            Ok(in_force) => in_force,
+            Err(error @ NotStarted::Failed(_)) => return Err(error),
+            Err(error) => return Ok(missing(error.to_string())),
+        };
         let statements = self.evidence(&row.environment, row.digest, &Id::from_bytes([0; 16])).await?;
+        let statements = config::among(in_force.as_ref(), statements);
         let memory = Memory { failed, ..Memory::default() };
         let review = |plan: Option<&[u8]>| {
             review::review(Case {

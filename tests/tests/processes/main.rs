@@ -7,6 +7,7 @@ mod bad_input;
 mod balancers;
 mod cases;
 mod clones;
+mod config;
 mod crash_points;
 mod gates;
 mod interop;

@@ -1,8 +1,14 @@
 //! Every rule of the decision: a world in which all is well, and one thing that is not.
 
+mod config;
+mod decisions;
+mod gates;
 mod host;
 mod hostile;
+mod plans;
 mod returns;
+mod rules;
+mod separation;
 mod time;
 
 use std::collections::BTreeMap;
@@ -41,6 +47,8 @@ pub(super) struct World {
     pub(super) privilege: Privilege,
     pub(super) manifest: Manifest,
     pub(super) statements: Vec<Vec<u8>>,
+    /// The plan document that comes with the order.
+    pub(super) document: Option<Vec<u8>>,
     pub(super) order: Order,
     pub(super) memory: Memory,
     pub(super) now: UnixMs,
@@ -109,6 +117,7 @@ pub(super) fn world() -> World {
         privilege: Privilege::Root,
         manifest: manifest(PLAN),
         statements: vec![],
+        document: None,
         order: Order {
             format: "consign-order-v1".into(),
             id: id(1),
@@ -175,7 +184,8 @@ impl World {
 
     pub(super) fn decide(&self, intent: Intent<'_>) -> Result<Work, Refusal> {
         let bytes = self.bytes();
-        let documents = Documents { manifest: &bytes, statements: &self.statements, plan: None };
+        let documents =
+            Documents { manifest: &bytes, statements: &self.statements, plan: self.document.as_deref() };
         let host = Host { word: &self.word, privilege: &self.privilege, platform: "linux-x86_64" };
         authorize(intent, documents, &self.root, host, &self.memory, self.now).map(Verified::into_inner)
     }

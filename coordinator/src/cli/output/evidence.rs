@@ -166,7 +166,7 @@ pub struct Kept {
     pub predicate: String,
     pub environment: String,
     pub by: Vec<String>,
-    /// Environments whose gates ask for it.
+    /// Environments whose gates it counts for.
     pub helps: Vec<String>,
     /// `new`, `known` or `outdated`.
     pub novelty: String,

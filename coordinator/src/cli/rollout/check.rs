@@ -52,6 +52,9 @@ struct Checked {
     gate: Vec<GateLine>,
     /// What every server says; `by` the coordinator where it could not be asked.
     plan: Plan,
+    /// Why no server says anything.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    nobody: String,
 }
 
 pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
@@ -62,8 +65,8 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let refused =
         |refusal: consign_common::trust::Refusal| Failure::refused(format!("{}: {refusal}", refusal.code()));
     let config = approve::in_force(&papers, &root, environment).map_err(refused)?;
-    let assessed =
-        approve::assess(&papers, &root, environment, &config, None, SystemClock.now()).map_err(refused)?;
+    let gate =
+        approve::gate_lines(&papers, &root, environment, &config, SystemClock.now()).map_err(refused)?;
     let request = v1::PlanRolloutRequest {
         app: app.to_string(),
         version: version.to_string(),
@@ -72,12 +75,14 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
         force: args.force,
         skip_steps: Vec::new(),
     };
-    let answer =
-        client.operators().check_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
-    let plan = Plan::from(answer.into_inner());
-    let gate: Vec<GateLine> =
-        assessed.rules.iter().map(|state| approve::gate_line(state, &papers, environment)).collect();
-    let unmet = gate.iter().any(|line| line.part == "require" && line.missing > 0);
+    let unmet = gate.iter().any(|line| line.part == approve::REQUIRE && line.missing > 0);
+    let answer = client.operators().check_rollout(unary(request)).await;
+    let (plan, nobody) = match answer.map_err(|status| client.failure(status)) {
+        Ok(answer) => (Plan::from(answer.into_inner()), String::new()),
+        // What the gate lacks is worth knowing all the same.
+        Err(failure) if unmet => (Plan::default(), failure.what),
+        Err(failure) => return Err(failure),
+    };
     let takes = |server: &PlannedServer| {
         server.code.is_empty() && matches!(server.state.as_str(), "planned" | "no-op" | "not-connected")
     };
@@ -89,6 +94,7 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
         allowed: !unmet && plan.servers.iter().all(takes),
         gate,
         plan,
+        nobody,
     };
     printer.show(&checked, text)?;
     Ok(if checked.allowed { Exit::Done } else { Exit::Refused })
@@ -102,7 +108,11 @@ fn text(checked: &Checked) -> String {
         text.push_str("  nothing but the publisher's signature\n");
     }
     for line in &checked.gate {
-        let mark = if line.missing == 0 { "met    " } else { "missing" };
+        let mark = match (line.part, line.missing) {
+            (approve::REARM, _) => "if     ",
+            (_, 0) => "met    ",
+            (_, _) => "missing",
+        };
         text.push_str(&format!("  {mark}  {}\n", escape_line(&approve::rule(line))));
         for why in &line.uncounted {
             text.push_str(&format!("           does not count: {}\n", escape_line(why)));
@@ -112,6 +122,9 @@ fn text(checked: &Checked) -> String {
         }
     }
     text.push_str("\nservers:\n");
+    if !checked.nobody.is_empty() {
+        text.push_str(&format!("  {}\n", escape_line(&checked.nobody)));
+    }
     for (what, names) in groups(&checked.plan) {
         let says = match (what.state.as_str(), what.code.as_str()) {
             ("planned", "") => "would take it".to_owned(),

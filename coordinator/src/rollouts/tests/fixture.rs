@@ -99,7 +99,7 @@ impl Fixture {
     }
 
     /// Ada approves the version for an environment; the repository has it.
-    pub(super) fn approve(&self, version: &str, environment: &str, plan: Option<Sha256>) {
+    pub(super) async fn approve(&self, version: &str, environment: &str, plan: Option<Sha256>) {
         let now = SystemClock.now();
         let later = UnixMs(now.0 + 3_600_000);
         let approval = Predicate::Approval(Approval {
@@ -113,6 +113,7 @@ impl Fixture {
             reason: None,
         });
         say(&self.store, self.digest(version), approval);
+        self.controller.repository.sweep().await.unwrap();
     }
 
     /// A coordinator over this state, as after a start.
@@ -128,6 +129,7 @@ impl Fixture {
             ArtifactLimits::default(),
             Arc::clone(&clock),
         ));
+        repository.sweep().await.unwrap();
         let surroundings = Surroundings {
             coordinator: "main".into(),
             store: Arc::clone(&store),
@@ -373,7 +375,7 @@ async fn lay_down(store: &Arc<Store>, servers: &[&str], environment: &str) {
         let bytes = manifest(version, plan);
         let digest = Sha256::of(&bytes);
         let path = store.state().artifacts().join(digest.to_string());
-        std::fs::create_dir_all(path.join("statements")).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
         std::fs::write(path.join("manifest.json"), &bytes).unwrap();
         let published = Published {
             app: "shop".parse().unwrap(),
@@ -416,12 +418,13 @@ fn key_file(store: &Store) -> std::path::PathBuf {
     store.state().artifacts().parent().unwrap().join("the-key")
 }
 
-/// A statement about the artifact, signed by the one key that there is.
+/// A statement about the artifact, signed by the one key that there is; it lies where an upload leaves it.
 fn say(store: &Store, digest: Sha256, predicate: Predicate) {
     let key = SigningKey::from_pkcs8(&std::fs::read(key_file(store)).unwrap()).unwrap();
     let statement = Statement { subject: Subject { name: "shop".into(), sha256: digest }, predicate };
     let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&key]).to_vec();
     let dir = store.state().artifacts().join(digest.to_string()).join("statements");
+    std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join(format!("{}.json", Sha256::of(&envelope))), envelope).unwrap();
 }
 

@@ -151,12 +151,12 @@ async fn a_gate_is_closed_until_it_is_met_and_then_what_meets_it_goes_with_the_o
     let NotStarted::Refused(refusal) = &refused else { panic!("{refused:?}") };
     assert_eq!(refusal.code(), "approval-missing");
     assert!(refusal.is_of_trust(), "which is exit code 6");
-    fixture.approve("2", "production", None);
-    fixture.approve("1", "gated", None);
+    fixture.approve("2", "production", None).await;
+    fixture.approve("1", "gated", None).await;
     assert_eq!(fixture.start_of("shop", "2", "gated", "").await.unwrap_err().code(), "approval-missing");
     one.expect_nothing();
 
-    fixture.approve("2", "gated", None);
+    fixture.approve("2", "gated", None).await;
     fixture.start_of("shop", "2", "gated", "").await.unwrap();
     let papers = one.papers().await;
     assert_eq!(papers.statements.len(), 2, "the publication and the approval; none for elsewhere");
@@ -168,7 +168,7 @@ async fn a_gate_is_closed_until_it_is_met_and_then_what_meets_it_goes_with_the_o
 #[tokio::test]
 async fn an_approval_of_a_plan_lets_nothing_in_without_it() {
     let fixture = Fixture::gated(&["web-1"]).await;
-    fixture.approve("2", "gated", Some(Sha256::of(b"a plan")));
+    fixture.approve("2", "gated", Some(Sha256::of(b"a plan"))).await;
     assert_eq!(fixture.start_of("shop", "2", "gated", "").await.unwrap_err().code(), "plan-not-approved");
 }
 
