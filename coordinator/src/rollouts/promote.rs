@@ -94,8 +94,14 @@ impl Controller {
         }
         let mut next: Option<UnixMs> = None;
         for ((app, environment), rows) in groups {
-            let until = self.promote_one(&app, &environment, rows).await?;
-            next = next.into_iter().chain(until).min();
+            match self.promote_one(&app, &environment, rows).await {
+                Ok(until) => next = next.into_iter().chain(until).min(),
+                // It holds up no other.
+                Err(error) => {
+                    tracing::error!(%app, %environment, %error, "its candidates cannot be looked at");
+                    next = next.into_iter().chain([self.clock.now().plus(PAUSE)]).min();
+                }
+            }
         }
         Ok(next)
     }
