@@ -36,6 +36,8 @@ struct Status {
     certificate_expired: bool,
     trust_root_version: u64,
     trust_root_expires: UnixMs,
+    /// New deployments are refused; what runs, and returns, go on.
+    trust_root_expired: bool,
     apps: Vec<AppView>,
     deployments: Vec<DeploymentView>,
 }
@@ -76,6 +78,7 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
         certificate_expired: peer.is_expired(SystemClock.now()),
         trust_root_version: root.version,
         trust_root_expires: root.expires,
+        trust_root_expired: SystemClock.now() >= root.expires,
         apps,
         deployments,
     })
@@ -110,7 +113,11 @@ fn print(status: &Status) {
     let expired =
         if status.certificate_expired { " (expired: it is renewed at the next connection)" } else { "" };
     say(format!("Certificate   {} until {}{expired}", status.identity, status.certificate_expires));
-    say(format!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires));
+    let expired = if status.trust_root_expired { " (EXPIRED: new deployments are refused)" } else { "" };
+    say(format!(
+        "Trust root    version {}, until {}{expired}",
+        status.trust_root_version, status.trust_root_expires
+    ));
     for app in &status.apps {
         let short = |digest: &Option<consign_common::digest::Sha256>| {
             digest.as_ref().map_or_else(|| "-".to_owned(), consign_common::digest::Sha256::short)

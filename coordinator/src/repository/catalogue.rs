@@ -105,7 +105,12 @@ impl Repository {
 
     /// The envelopes about it, newest publication first, as many as go with one order.
     pub async fn statements(&self, digest: Sha256) -> Result<Vec<Vec<u8>>, RepositoryError> {
-        let found = statements_in(&self.dir(digest).join("statements")).await?;
+        let dir = self.dir(digest).join("statements");
+        // Servers may go back to what another coordinator gave them, which needs no statement.
+        if !fs::try_exists(&dir).await.map_err(at(&dir))? {
+            return Ok(Vec::new());
+        }
+        let found = statements_in(&dir).await?;
         Ok(found.into_iter().map(|(_, envelope)| envelope).collect())
     }
 }

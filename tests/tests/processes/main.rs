@@ -18,3 +18,4 @@ mod random;
 mod restored;
 mod rollouts;
 mod scene;
+mod trust;
