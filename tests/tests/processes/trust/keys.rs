@@ -66,6 +66,11 @@ fn what_an_ssh_agent_signed_is_published_and_deployed() {
     // The same key by its file, and by its public half.
     assert_says(&publish(&public(&key)), 0, &[]);
     assert_says(&publish(&key), 0, &[]);
+    // And as CI has it: the file's content in a variable.
+    let arguments = ["artifact", "publish", source.to_str().unwrap(), "--version", "1.0.0"];
+    let content = std::fs::read_to_string(&key).unwrap();
+    let ran = output_of(scene.operator.command(&arguments).env("CONSIGN_PUBLISHER_KEY", content));
+    assert_says(&ran, 0, &[]);
 }
 
 #[test]
