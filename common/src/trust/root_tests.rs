@@ -3,21 +3,21 @@
 use super::*;
 use crate::trust::{STATEMENT_TYPE, SigningKey};
 
-struct Owned {
-    key: SigningKey,
+pub(super) struct Owned {
+    pub(super) key: SigningKey,
     owner: &'static str,
 }
 
-fn owned(owner: &'static str) -> Owned {
+pub(super) fn owned(owner: &'static str) -> Owned {
     Owned { key: SigningKey::generate().unwrap(), owner }
 }
 
-fn role(threshold: u32, of: &[&Owned]) -> RoleKeys {
+pub(super) fn role(threshold: u32, of: &[&Owned]) -> RoleKeys {
     RoleKeys { keys: of.iter().map(|owned| owned.key.public().id()).collect(), threshold }
 }
 
 /// Version `version`, all of whose roles are `of` with this threshold.
-fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
+pub(super) fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
     let key = |owned: &&Owned| {
         let public = owned.key.public();
         let key =
@@ -57,7 +57,7 @@ fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
     }
 }
 
-fn envelope(root: &TrustRoot, by: &[&Owned]) -> Vec<u8> {
+pub(super) fn envelope(root: &TrustRoot, by: &[&Owned]) -> Vec<u8> {
     let keys: Vec<_> = by.iter().map(|owned| &owned.key).collect();
     Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &keys).to_vec()
 }

@@ -20,3 +20,4 @@ mod random;
 mod restored;
 mod rollouts;
 mod scene;
+mod trust;
