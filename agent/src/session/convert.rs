@@ -4,7 +4,7 @@ use consign_common::{
     json,
     name::Id,
     time::UnixMs,
-    trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE},
+    trust::{Privilege, STATEMENT_TYPE, ServersWord, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE},
 };
 use consign_proto::v1::{
     AgentMessage, Answer as Answered, AppState, Event, Heartbeat, Hello, PlannedStep, Refused,
@@ -18,7 +18,9 @@ pub(super) const PROTOCOL: u32 = 1;
 
 /// The document types that this agent reads.
 fn document_types() -> Vec<String> {
-    ["consign-order-v1", "consign-manifest-v1", STATEMENT_TYPE, TRUST_ROOT_TYPE].map(String::from).into()
+    ["consign-order-v1", "consign-manifest-v1", STATEMENT_TYPE, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE]
+        .map(String::from)
+        .into()
 }
 
 /// What does not change while the agent runs.
