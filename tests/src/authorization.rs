@@ -1,5 +1,5 @@
-//! How long the decision takes: an artifact of two hundred files, a gate with two rules over 64 keys, and as many
-//! statements as go with one order.
+//! How long the decision takes: an artifact of two hundred files with ten conditions, and a gate with two rules over 64
+//! keys.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,6 @@ use consign_common::{
     artifact::{Entry, EntryKind, Manifest, Mode},
     digest::Sha256,
     json,
-    limits::STATEMENTS,
     name::Id,
     time::UnixMs,
     trust::{
@@ -40,7 +39,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new() -> Self {
+    /// With so many statements: a publication, and of approvals and tests half each.
+    pub fn new(count: usize) -> Self {
         let mut keys = BTreeMap::new();
         let mut people = |role: &str, count: usize| -> Vec<SigningKey> {
             let person = |index: usize| {
@@ -93,7 +93,7 @@ impl Scene {
         root.check().unwrap();
         let manifest = manifest();
         let digest = Sha256::of(&manifest);
-        let statements = statements(digest, &ci, &owners, &qa);
+        let statements = statements(count, digest, &ci, &owners, &qa);
         let word = ServersWord {
             server: "web-1".parse().unwrap(),
             environment: "production".parse().unwrap(),
@@ -142,12 +142,6 @@ impl Scene {
     }
 }
 
-impl Default for Scene {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn manifest() -> Vec<u8> {
     let step = |index| {
         format!(
@@ -169,7 +163,13 @@ fn manifest() -> Vec<u8> {
     })
 }
 
-fn statements(digest: Sha256, ci: &[SigningKey], owners: &[SigningKey], qa: &[SigningKey]) -> Vec<Vec<u8>> {
+fn statements(
+    count: usize,
+    digest: Sha256,
+    ci: &[SigningKey],
+    owners: &[SigningKey],
+    qa: &[SigningKey],
+) -> Vec<Vec<u8>> {
     let signed = |key: &SigningKey, predicate| {
         let statement = Statement { subject: Subject { name: "shop".into(), sha256: digest }, predicate };
         Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[key]).to_vec()
@@ -197,21 +197,25 @@ fn statements(digest: Sha256, ci: &[SigningKey], owners: &[SigningKey], qa: &[Si
         predicate_type: TESTED.into(),
         value: serde_json::json!({"result": "PASSED", "failed": 0, "suites": [{"name": "unit", "count": 812}]}),
     };
-    let half = STATEMENTS / 2;
+    let half = count / 2;
     let mut all: Vec<Vec<u8>> = ci.iter().take(1).map(|key| signed(key, published.clone())).collect();
     all.extend(owners.iter().zip(2000..).take(half).map(|(key, ms)| signed(key, approval(ms))));
-    all.extend(qa.iter().take(STATEMENTS - half - 1).map(|key| signed(key, tested())));
+    all.extend(qa.iter().take(count - half - 1).map(|key| signed(key, tested())));
     all
 }
 
 #[cfg(test)]
 mod tests {
+    use consign_common::limits::STATEMENTS;
+
     use super::*;
 
     #[test]
     fn the_scene_is_as_large_as_it_says() {
-        let scene = Scene::new();
-        assert_eq!((scene.root.keys.len(), scene.statements.len()), (64, STATEMENTS));
-        scene.decide();
+        for count in [4, STATEMENTS] {
+            let scene = Scene::new(count);
+            assert_eq!((scene.root.keys.len(), scene.statements.len()), (64, count));
+            scene.decide();
+        }
     }
 }
