@@ -138,7 +138,8 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
+    let AppReport { app, environment: _, good, good_version, before, current, highest, term, failed } =
+        report;
     let hex = |digest: Option<consign_common::digest::Sha256>| {
         digest.map(|digest| digest.to_string()).unwrap_or_default()
     };
@@ -151,6 +152,8 @@ fn app_state(report: AppReport) -> AppState {
         ms: highest.ms.0,
         good_version,
         term,
+        failed_epoch: failed.map_or(0, |failed| failed.epoch),
+        failed_ms: failed.map_or(0, |failed| failed.ms.0),
     }
 }
 
