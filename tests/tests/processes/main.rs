@@ -9,6 +9,7 @@ mod cases;
 mod clones;
 mod config;
 mod crash_points;
+mod evil;
 mod gates;
 mod interop;
 mod kill;
