@@ -15,13 +15,24 @@ use consign_common::{
 #[derive(Debug)]
 pub enum Inbound {
     /// An order as it came, from the coordinator that TLS authenticated as `connected`.
-    Order { document: Vec<u8>, statements: Vec<Vec<u8>>, connected: String },
+    Order { papers: Papers, connected: String },
     /// What would this order come to? Judged as it would be, and nothing is kept.
-    Query { query: String, document: Vec<u8>, statements: Vec<Vec<u8>>, connected: String },
+    Query { query: String, papers: Papers, connected: String },
     /// Events of the deployment up to here are durable at the coordinator.
     EventAck { deployment: Id, sequence: u64 },
     /// A session began: send again every event that has not been acknowledged.
     Connected,
+}
+
+/// An order's document with what came beside it; nothing of it is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Papers {
+    pub document: Vec<u8>,
+    pub statements: Vec<Vec<u8>>,
+    /// The plan document that approvals name.
+    pub plan: Option<Vec<u8>>,
+    /// What is sealed to this server.
+    pub sealed: Option<Vec<u8>>,
 }
 
 /// From the manager to the session. Lost when no session is open: the journal is what is sent again.
@@ -52,10 +63,23 @@ pub enum Outbound {
 pub enum Answer {
     /// It would be refused, by this name.
     Refused { code: String, message: String },
+    /// What it would come to; and why it would not be let through as it is, though this is what it would do.
+    Foretold { foretold: Foretold, held: Option<Held> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foretold {
     /// It runs this already.
     NoOp,
-    /// It would be carried out; for a deployment with its steps, in their order.
-    Accepted { steps: Vec<PlannedStep> },
+    /// For a deployment with its steps, in their order.
+    Work { steps: Vec<PlannedStep> },
+}
+
+/// A refusal that more signatures could lift.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub code: String,
+    pub message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! | [`document`] | TOML that people write, and where it is wrong |
 //! | [`artifact`] | manifest, archives, packs: bytes to artifact and back |
 //! | [`plan`] | `consign.toml`: model, checks, conditions |
+//! | [`config`] | the values that a plan's parameters have in an environment |
 //! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
 //! | [`terminal`] | foreign bytes, made safe to show |
@@ -18,6 +19,7 @@
 //! | [`wire`] | what both ends of the wire hold to beside the messages |
 
 pub mod artifact;
+pub mod config;
 pub mod crash;
 pub mod deployment;
 pub mod digest;

@@ -38,6 +38,8 @@ pub const STEPS: usize = 200;
 pub const CONDITION_BYTES: usize = 4096;
 /// Bytes of a statement's envelope.
 pub const ENVELOPE_BYTES: usize = 256 << 10;
+/// Bytes of the values that a plan's parameters have: those of a statement, and defaults.
+pub const VALUES_BYTES: usize = 1 << 20;
 /// Bytes of a trust root's envelope.
 pub const TRUST_ROOT_BYTES: usize = 1 << 20;
 /// Bytes of a key file.
@@ -50,6 +52,14 @@ pub const SSHSIG_BYTES: usize = 256;
 pub const ROLE_KEYS: usize = 64;
 /// Signatures in an envelope: each costs a verification.
 pub const SIGNATURES: usize = 32;
+/// Steps of evaluating a gate's `where` over one predicate, and bytes of text that it looks at.
+pub const WHERE_COST: usize = 1 << 20;
+/// Rules of a gate's `require`, and of its `rearm`.
+pub const GATE_RULES: usize = 16;
+/// Bytes of a plan document: a line for every step of every server.
+pub const PLAN_DOCUMENT_BYTES: usize = 2 << 20;
+/// Bytes of the values that are sealed to one server.
+pub const SEALED_BYTES: usize = 256 << 10;
 /// Statements with an order.
 pub const STATEMENTS: usize = 32;
 /// Labels of a server.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use consign_common::{
+    config::InForce,
     deployment::{Attempt, Event, Leftover, StepOutcome},
     digest::Sha256,
     name::{App, Id, StepName, Version},
@@ -34,9 +35,12 @@ pub enum Way {
     /// Bring the artifact in.
     Deploy {
         steps: Vec<Step>,
+        /// Also when it is what runs.
         force: bool,
         published: OrderingNumber,
         number: OrderingNumber,
+        /// What it runs with.
+        config: InForce,
         /// How conditions must come out, where the operator pinned what the preview said.
         pinned: BTreeMap<StepName, Foreseen>,
         /// How long a success waits to be confirmed; absent: it is good at once.

@@ -254,7 +254,7 @@ impl Run {
 
     /// A success: what was good becomes `before`, but for the same artifact deployed again.
     fn advanced(&self, release: &str) -> Option<Box<Pointers>> {
-        let Way::Deploy { published, number, .. } = &self.setting.way else { return None };
+        let Way::Deploy { published, number, config, .. } = &self.setting.way else { return None };
         let again = self.setting.good.as_ref().is_some_and(|good| good.manifest == self.setting.digest);
         Some(Box::new(Pointers {
             good: Some(Installed {
@@ -262,6 +262,7 @@ impl Run {
                 version: self.setting.version.clone(),
                 published: *published,
                 release: release.to_owned(),
+                config: Some(config.clone()),
             }),
             before: if again { self.setting.before.clone() } else { self.setting.good.clone() },
             succeeded: Some(*number),

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use consign_common::{
+    config::Values,
     deployment::{Attempt, Failure, StepOutcome},
-    plan::{Kind, Plan, Step},
+    plan::{Kind, Step},
     time::Clock,
 };
 use tokio::sync::oneshot;
@@ -25,7 +26,7 @@ use crate::{
 pub(super) fn specification(
     attempt: Attempt,
     around: Surroundings<'_>,
-    plan: &Plan,
+    config: &Values,
     step: &Step,
     user: Option<String>,
     log_limit: u64,
@@ -38,7 +39,7 @@ pub(super) fn specification(
             // Never sent: these run in the agent.
             Kind::Activate | Kind::Systemd(_) | Kind::Http(_) | Kind::Tcp(_) | Kind::Sleep(_) => Vec::new(),
         },
-        env: variables(around, plan, step),
+        env: variables(around, config, step),
         cwd: around.release.to_owned(),
         user,
         timeout_ms: u64::try_from(step.timeout.as_millis()).unwrap_or(u64::MAX),

@@ -93,7 +93,6 @@ where
 
 /// What conditions of this artifact's plan may ask before anything has run.
 pub(super) fn facts<F, P, R>(site: &Site<F, P, R>, artifact: &Work, previous: Option<&Manifest>) -> Facts {
-    let params = artifact.plan.params.iter();
     Facts {
         artifact: artifact.manifest.version.clone(),
         previous: previous.map(|manifest| manifest.version.clone()),
@@ -102,7 +101,7 @@ pub(super) fn facts<F, P, R>(site: &Site<F, P, R>, artifact: &Work, previous: Op
         server: site.word.server.clone(),
         labels: site.word.labels.clone(),
         host: site.facts.clone(),
-        params: params.filter_map(|(name, param)| Some((name.clone(), param.default.clone()?))).collect(),
+        params: artifact.config.plain(),
         outcomes: BTreeMap::new(),
         exists: BTreeMap::new(),
     }

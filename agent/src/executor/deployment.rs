@@ -440,13 +440,14 @@ where
 
     fn specification(&self, attempt: Attempt) -> Result<AttemptSpec, String> {
         let (plan, release) = self.place(attempt.phase)?;
+        let artifact = self.artifact(attempt.phase)?;
         let step = plan.steps.get(attempt.step as usize).ok_or(NO_STEP)?;
         let app = AppDirectory::open(self.site.apps(), &self.order.app).map_err(|error| error.to_string())?;
         let release = app.release_path(&release);
         let previous = self.left(attempt.phase).map(|(name, _)| app.release_path(&name));
         let around = Surroundings {
             app: &self.order.app,
-            version: &self.artifact(attempt.phase)?.manifest.version,
+            version: &artifact.manifest.version,
             release: &release,
             previous: previous.as_deref(),
             environment: &self.site.word.environment,
@@ -458,7 +459,7 @@ where
             Privilege::Root => step.user.clone(),
             Privilege::User(_) => None,
         };
-        Ok(attempts::specification(attempt, around, plan, step, user, self.site.log_limit))
+        Ok(attempts::specification(attempt, around, &artifact.config, step, user, self.site.log_limit))
     }
 
     /// The artifact whose steps a phase runs.

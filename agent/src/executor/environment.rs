@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use consign_common::{
+    config::Values,
     name::{App, Environment, Id, ServerName, Version},
-    plan::{Plan, Step},
+    plan::Step,
 };
 
 /// Fixed, so that no server's profile changes what a plan does.
@@ -25,7 +26,7 @@ pub(super) struct Surroundings<'a> {
 
 /// `HOME`, `USER`, `LOGNAME`, `SHELL` and `CONSIGN_ATTEMPT` are the supervisor's to add. The plan's check sees to it
 /// that neither parameters nor `env` name what stands here.
-pub(super) fn variables(around: Surroundings<'_>, plan: &Plan, step: &Step) -> BTreeMap<String, String> {
+pub(super) fn variables(around: Surroundings<'_>, config: &Values, step: &Step) -> BTreeMap<String, String> {
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let own = [
         ("PATH", PATH.to_owned()),
@@ -38,10 +39,7 @@ pub(super) fn variables(around: Surroundings<'_>, plan: &Plan, step: &Step) -> B
         ("CONSIGN_SERVER", around.server.to_string()),
         ("CONSIGN_ROLLOUT", around.rollout.to_string()),
     ];
-    let params = plan
-        .params
-        .iter()
-        .filter_map(|(name, param)| Some((name.as_str().to_ascii_uppercase(), param.default.clone()?)));
+    let params = config.plain().into_iter().map(|(name, text)| (name.as_str().to_ascii_uppercase(), text));
     let mut variables: BTreeMap<String, String> = params.chain(step.env.clone()).collect();
     variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
     variables
@@ -49,6 +47,8 @@ pub(super) fn variables(around: Surroundings<'_>, plan: &Plan, step: &Step) -> B
 
 #[cfg(test)]
 mod tests {
+    use consign_common::{config::effective, plan::Plan};
+
     use super::*;
 
     #[test]
@@ -65,7 +65,7 @@ mod tests {
             server: &"web-1".parse().unwrap(),
             rollout: &Id::from_bytes([1; 16]),
         };
-        let variables = variables(around, &plan, &plan.steps[0]);
+        let variables = variables(around, &effective(&plan, None).unwrap(), &plan.steps[0]);
         assert_eq!(variables["WORKERS"], "4");
         assert_eq!(variables["RAILS_ENV"], "production");
         assert_eq!(variables["CONSIGN_RELEASE"], "/srv/shop/releases/1.0-x");

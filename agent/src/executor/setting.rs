@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use consign_common::{
+    config::InForce,
     digest::Sha256,
     trust::{
         Order, OrderKind,
@@ -31,12 +32,14 @@ pub(super) fn setting(
         version: work.manifest.version.clone(),
         way: match &order.order {
             OrderKind::Return { reason, .. } => Way::Return { because: reason.clone() },
-            OrderKind::Deploy { force, plan, confirm_ms, .. } => Way::Deploy {
+            OrderKind::Deploy { force, confirm_ms, .. } => Way::Deploy {
                 steps: work.plan.steps.clone(),
-                force: *force,
+                // With another config there is something to do, too.
+                force: *force || !memory.good.as_ref().is_some_and(|good| good.is_as(work)),
                 published: work.published,
                 number: work.number,
-                pinned: plan.clone(),
+                config: InForce { sequence: work.config_sequence, values: work.config.clone() },
+                pinned: work.pinned.clone(),
                 confirm: window(work.plan.confirm, *confirm_ms),
             },
             // Carry no artifact; `authorize` gives no work for them.
@@ -71,8 +74,8 @@ pub async fn runs_already<F, P, R>(
     memory: &Memory,
     work: &Work,
 ) -> Result<bool, JournalError> {
-    let good = memory.good.as_ref().map(|good| good.manifest);
-    Ok(good == Some(work.digest) && current(site, memory, work).await? == Some(work.digest))
+    let is_good = memory.good.as_ref().is_some_and(|good| good.is_as(work));
+    Ok(is_good && current(site, memory, work).await? == Some(work.digest))
 }
 
 /// The artifact that `current` points at, as far as this server knows it.

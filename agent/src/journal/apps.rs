@@ -7,12 +7,20 @@ use super::{
 };
 use crate::core::Pointers;
 use consign_common::{
+    config::{InForce, Values},
+    deployment::DeploymentOutcome,
     digest::Sha256,
     name::{App, Environment, Id},
-    trust::authorize::{Installed, Memory},
+    time::UnixMs,
+    trust::{
+        Order,
+        authorize::{Installed, Memory},
+        gate::Rearming,
+    },
 };
 
-type Numbers = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+type Remembered = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, i64);
+type Pointed = (String, String, i64, i64, String, Option<i64>, Option<String>);
 
 impl Journal {
     /// What `authorize` is to know of an app; the term is that of this coordinator.
@@ -22,17 +30,17 @@ impl Journal {
         environment: &Environment,
         coordinator: &str,
     ) -> Result<Memory, JournalError> {
-        let numbers: Option<Numbers> = sqlx::query_as(
-            "SELECT highest_epoch, highest_ms, succeeded_epoch, succeeded_ms FROM apps
-             WHERE app = ? AND environment = ?",
+        let remembered: Option<Remembered> = sqlx::query_as(
+            "SELECT highest_epoch, highest_ms, succeeded_epoch, succeeded_ms, failed_epoch, failed_ms,
+               config_sequence FROM apps WHERE app = ? AND environment = ?",
         )
         .bind(app.as_str())
         .bind(environment.as_str())
         .fetch_optional(self.pool())
         .await?;
-        let (highest, succeeded) = match numbers {
-            Some((a, b, c, d)) => (a.zip(b), c.zip(d)),
-            None => (None, None),
+        let (highest, succeeded, failed, config_sequence) = match remembered {
+            Some((a, b, c, d, e, f, sequence)) => (a.zip(b), c.zip(d), e.zip(f), sequence),
+            None => (None, None, None, 0),
         };
         let term: Option<i64> = sqlx::query_scalar(
             "SELECT term FROM terms WHERE app = ? AND environment = ? AND coordinator = ?",
@@ -46,9 +54,8 @@ impl Journal {
             highest: highest.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
             succeeded: succeeded.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
             term: to_u64(term.unwrap_or_default())?,
-            failed: None,
-            config_sequence: 0,
-            config: None,
+            failed: failed.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
+            config_sequence: to_u64(config_sequence)?,
             good: self.pointer(app, environment, "good").await?,
             before: self.pointer(app, environment, "before").await?,
         })
@@ -60,21 +67,26 @@ impl Journal {
         environment: &Environment,
         pointer: &str,
     ) -> Result<Option<Installed>, JournalError> {
-        let row: Option<(String, String, i64, i64, String)> = sqlx::query_as(
-            "SELECT manifest, version, published_epoch, published_ms, release FROM pointers
-             WHERE app = ? AND environment = ? AND pointer = ?",
+        let row: Option<Pointed> = sqlx::query_as(
+            "SELECT manifest, version, published_epoch, published_ms, release, config_sequence, config
+             FROM pointers WHERE app = ? AND environment = ? AND pointer = ?",
         )
         .bind(app.as_str())
         .bind(environment.as_str())
         .bind(pointer)
         .fetch_optional(self.pool())
         .await?;
-        let Some((manifest, version, epoch, ms, release)) = row else { return Ok(None) };
+        let Some((manifest, version, epoch, ms, release, sequence, values)) = row else { return Ok(None) };
+        let config = sequence.zip(values).map(|(sequence, values)| {
+            let values = Values::parse(values.as_bytes()).map_err(JournalError::value)?;
+            Ok::<_, JournalError>(InForce { sequence: to_u64(sequence)?, values })
+        });
         Ok(Some(Installed {
             manifest: parse(&manifest)?,
             version: parse(&version)?,
             published: number(epoch, ms)?,
             release,
+            config: config.transpose()?,
         }))
     }
 
@@ -115,8 +127,9 @@ pub(super) async fn settle(
         let Some(installed) = installed else { continue };
         sqlx::query(
             "INSERT INTO pointers
-               (app, environment, pointer, manifest, version, published_epoch, published_ms, release)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+               (app, environment, pointer, manifest, version, published_epoch, published_ms, release,
+                config_sequence, config)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&app)
         .bind(environment.as_str())
@@ -126,6 +139,8 @@ pub(super) async fn settle(
         .bind(from_u64(installed.published.epoch))
         .bind(from_u64(installed.published.ms.0))
         .bind(&installed.release)
+        .bind(installed.config.as_ref().map(|config| from_u64(config.sequence)))
+        .bind(installed.config.as_ref().map(|config| canonical(&config.values)).transpose()?)
         .execute(&mut **write)
         .await?;
     }
@@ -141,4 +156,41 @@ pub(super) async fn settle(
         .await?;
     }
     Ok(())
+}
+
+/// A deployment ended: what that does to the gate's `rearm`. By this server's clock, but never before what was approved.
+pub(super) async fn remember_end(
+    write: &mut Write,
+    deployment: &Id,
+    at: UnixMs,
+    outcome: &DeploymentOutcome,
+) -> Result<(), JournalError> {
+    let document: Vec<u8> = sqlx::query_scalar(
+        "SELECT document FROM orders JOIN deployments ON deployments.order_id = orders.id
+         WHERE deployments.id = ?",
+    )
+    .bind(deployment.as_str())
+    .fetch_one(&mut **write)
+    .await?;
+    let order = Order::parse(&document).map_err(JournalError::value)?;
+    let since = match Rearming::of(&order.order, outcome) {
+        Rearming::Unchanged => return Ok(()),
+        Rearming::Off => None,
+        Rearming::On => Some(from_u64(at.0)),
+    };
+    sqlx::query(
+        "UPDATE apps SET failed_epoch = iif(?1 IS NULL, NULL, coalesce(highest_epoch, 0)),
+           failed_ms = iif(?1 IS NULL, NULL, max(coalesce(highest_ms, 0), ?1))
+         WHERE app = ?2 AND environment = ?3",
+    )
+    .bind(since)
+    .bind(order.app.as_str())
+    .bind(order.environment.as_str())
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
+fn canonical(values: &Values) -> Result<String, JournalError> {
+    String::from_utf8(values.to_vec()).map_err(JournalError::value)
 }

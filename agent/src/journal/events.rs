@@ -156,11 +156,12 @@ pub(super) async fn append(
                 .execute(&mut **write)
                 .await?;
         }
-        Event::Ended { .. } => {
+        Event::Ended { result } => {
             sqlx::query("UPDATE deployments SET ended = 1 WHERE id = ?")
                 .bind(id)
                 .execute(&mut **write)
                 .await?;
+            apps::remember_end(write, deployment, at, result).await?;
         }
         Event::Accepted { .. }
         | Event::Staging { .. }

@@ -14,5 +14,5 @@ mod waits;
 
 pub use database::{Journal, JournalError};
 pub use events::Record;
-pub use orders::{Accepted, Known, Received};
+pub use orders::{Accepted, Kept, Known, Received};
 pub use waits::Waits;

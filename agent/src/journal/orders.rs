@@ -28,8 +28,22 @@ pub struct Received {
     pub term: u64,
     pub document: Vec<u8>,
     pub statements: Vec<Vec<u8>>,
+    /// The plan document that it is bound to.
+    pub plan: Option<Vec<u8>>,
+    /// What is sealed to this server, as it came.
+    pub sealed: Option<Vec<u8>>,
     pub trust_root_version: u64,
     pub at: UnixMs,
+}
+
+/// An accepted order as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub document: Vec<u8>,
+    pub statements: Vec<Vec<u8>>,
+    pub plan: Option<Vec<u8>>,
+    pub sealed: Option<Vec<u8>>,
+    pub trust_root_version: u64,
 }
 
 /// What an accepted order begins.
@@ -39,6 +53,8 @@ pub struct Accepted {
     pub manifest: Sha256,
     /// What it is ordered by in time; absent for a return, which goes no further up.
     pub number: Option<OrderingNumber>,
+    /// Of the config that it came with; 0 for none, and for a return, which takes the one that it goes back to.
+    pub config_sequence: u64,
 }
 
 /// What the journal says of an order's id.
@@ -100,6 +116,14 @@ impl Journal {
             .execute(&mut *write)
             .await?;
         }
+        sqlx::query(
+            "UPDATE apps SET config_sequence = max(config_sequence, ?) WHERE app = ? AND environment = ?",
+        )
+        .bind(from_u64(accepted.config_sequence))
+        .bind(order.app.as_str())
+        .bind(order.environment.as_str())
+        .execute(&mut *write)
+        .await?;
         let appended = events::append(&mut write, &order.deployment, order.at, event).await?;
         write.commit().await?;
         self.has_appended(&appended);
@@ -145,25 +169,23 @@ impl Journal {
         write.commit().await
     }
 
-    /// The order that began a deployment: coordinator, document, statements, trust root version.
-    pub async fn order_of(
-        &self,
-        deployment: &Id,
-    ) -> Result<Option<(Vec<u8>, Vec<Vec<u8>>, u64)>, JournalError> {
-        let row: Option<(String, Vec<u8>, i64)> = sqlx::query_as(
-            "SELECT orders.id, document, trust_root_version FROM orders
+    /// The order that began a deployment, with all that came with it.
+    pub async fn order_of(&self, deployment: &Id) -> Result<Option<Kept>, JournalError> {
+        type Row = (String, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT orders.id, document, plan, sealed, trust_root_version FROM orders
              JOIN deployments ON deployments.order_id = orders.id WHERE deployments.id = ?",
         )
         .bind(deployment.as_str())
         .fetch_optional(self.pool())
         .await?;
-        let Some((id, document, version)) = row else { return Ok(None) };
+        let Some((id, document, plan, sealed, version)) = row else { return Ok(None) };
         let statements =
             sqlx::query_scalar("SELECT envelope FROM statements WHERE order_id = ? ORDER BY position")
                 .bind(id)
                 .fetch_all(self.pool())
                 .await?;
-        Ok(Some((document, statements, to_u64(version)?)))
+        Ok(Some(Kept { document, statements, plan, sealed, trust_root_version: to_u64(version)? }))
     }
 }
 
@@ -190,6 +212,12 @@ async fn insert(
     if refused.is_some() {
         return Ok(());
     }
+    sqlx::query("UPDATE orders SET plan = ?, sealed = ? WHERE id = ?")
+        .bind(&order.plan)
+        .bind(&order.sealed)
+        .bind(order.id.as_str())
+        .execute(&mut **write)
+        .await?;
     for (position, envelope) in (0i64..).zip(&order.statements) {
         sqlx::query("INSERT INTO statements (order_id, position, envelope) VALUES (?, ?, ?)")
             .bind(order.id.as_str())

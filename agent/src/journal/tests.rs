@@ -1,11 +1,12 @@
 use std::{fs, path::Path};
 
 use consign_common::{
+    config::{InForce, Values},
     deployment::{Attempt, DeploymentOutcome, Event, StepOutcome},
     digest::Sha256,
     name::Id,
     time::UnixMs,
-    trust::{OrderingNumber, Refusal, authorize::Installed},
+    trust::{ORDER_FORMAT, Order, OrderKind, OrderingNumber, Refusal, authorize::Installed},
 };
 use tempfile::TempDir;
 
@@ -23,6 +24,27 @@ fn number(ms: u64) -> OrderingNumber {
     OrderingNumber { epoch: 0, ms: UnixMs(ms) }
 }
 
+fn order(byte: u8, order: OrderKind) -> Vec<u8> {
+    let order = Order {
+        format: ORDER_FORMAT.into(),
+        id: id(byte),
+        coordinator: "c1".into(),
+        server: "web-1".parse().unwrap(),
+        environment: "production".parse().unwrap(),
+        app: "shop".parse().unwrap(),
+        rollout: id(7),
+        deployment: id(byte | 0x80),
+        term: 1,
+        issued: UnixMs(1),
+        order,
+    };
+    order.to_vec()
+}
+
+fn document(byte: u8) -> Vec<u8> {
+    order(byte, OrderKind::deploy(Sha256::of(b"m"), false))
+}
+
 fn received(byte: u8, term: u64) -> Received {
     Received {
         id: id(byte),
@@ -31,8 +53,10 @@ fn received(byte: u8, term: u64) -> Received {
         environment: "production".parse().unwrap(),
         coordinator: "c1".into(),
         term,
-        document: vec![byte],
+        document: document(byte),
         statements: vec![b"one".to_vec(), b"two".to_vec()],
+        plan: Some(b"plan".to_vec()),
+        sealed: None,
         trust_root_version: 7,
         at: UnixMs(5),
     }
@@ -52,7 +76,8 @@ fn first_event(byte: u8) -> Event {
 async fn accept(journal: &Journal, byte: u8, term: u64, ms: u64) -> Id {
     let order = received(byte, term);
     let deployment = order.deployment.clone();
-    let accepted = Accepted { order, manifest: Sha256::of(b"m"), number: Some(number(ms)) };
+    let (manifest, number) = (Sha256::of(b"m"), Some(number(ms)));
+    let accepted = Accepted { order, manifest, number, config_sequence: 0 };
     assert_eq!(journal.accept(&accepted, &first_event(byte)).await.unwrap(), 1);
     deployment
 }
@@ -79,20 +104,21 @@ async fn what_was_written_is_there_after_a_kill() {
     let events: Vec<_> = again.events(&deployment).await.unwrap().into_iter().map(|it| it.event).collect();
     assert_eq!(events, [first_event(1), started]);
     assert_eq!(again.open_deployments().await.unwrap(), std::slice::from_ref(&deployment));
-    let (document, statements, version) = again.order_of(&deployment).await.unwrap().unwrap();
-    assert_eq!((document, statements.len(), version), (vec![1], 2, 7));
+    let kept = again.order_of(&deployment).await.unwrap().unwrap();
+    assert_eq!((kept.document, kept.statements.len(), kept.trust_root_version), (document(1), 2, 7));
+    assert_eq!((kept.plan.as_deref(), kept.sealed), (Some(&b"plan"[..]), None));
 }
 
 #[tokio::test]
 async fn the_same_order_is_known_and_another_under_its_id_is_an_equivocation() {
     let dir = tempfile::tempdir().unwrap();
     let journal = open(&dir).await;
-    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(None));
+    assert_eq!(journal.known(&id(1), &document(1)).await.unwrap(), Ok(None));
     accept(&journal, 1, 1, 100).await;
     journal.refuse(&received(2, 1), "older", "too old").await.unwrap();
-    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(Some(Known::Accepted)));
+    assert_eq!(journal.known(&id(1), &document(1)).await.unwrap(), Ok(Some(Known::Accepted)));
     let refused = Known::Refused { code: "older".into(), message: "too old".into() };
-    assert_eq!(journal.known(&id(2), &[2]).await.unwrap(), Ok(Some(refused)));
+    assert_eq!(journal.known(&id(2), &document(2)).await.unwrap(), Ok(Some(refused)));
     let equivocation = Err(Refusal::Equivocation { order: id(1) });
     assert_eq!(journal.known(&id(1), &[9]).await.unwrap(), equivocation);
 }
@@ -105,7 +131,7 @@ async fn a_refusal_takes_no_id_and_no_more_room_than_it_may() {
     // Another order took the id while this one was judged.
     let second = Received { document: vec![9], ..received(1, 1) };
     journal.refuse(&second, "older", "too old").await.unwrap();
-    assert_eq!(journal.known(&id(1), &[1]).await.unwrap(), Ok(Some(Known::Accepted)));
+    assert_eq!(journal.known(&id(1), &document(1)).await.unwrap(), Ok(Some(Known::Accepted)));
     for count in 0u32..1200 {
         let mut bits = [7; 16];
         bits[..4].copy_from_slice(&count.to_le_bytes());
@@ -118,7 +144,7 @@ async fn a_refusal_takes_no_id_and_no_more_room_than_it_may() {
         .unwrap();
     assert_eq!(kept, 1000);
     assert_eq!(
-        journal.known(&id(1), &[1]).await.unwrap(),
+        journal.known(&id(1), &document(1)).await.unwrap(),
         Ok(Some(Known::Accepted)),
         "what was accepted stays"
     );
@@ -176,6 +202,7 @@ async fn pointers_move_with_the_end_of_the_deployment() {
         version: "1".parse().unwrap(),
         published: number(99),
         release: "1-abc".into(),
+        config: Some(config(4)),
     };
     let pointers = Pointers { good: Some(good.clone()), before: None, succeeded: Some(number(100)) };
     let environment = "production".parse().unwrap();
@@ -186,6 +213,78 @@ async fn pointers_move_with_the_end_of_the_deployment() {
     assert_eq!((memory.good, memory.before, memory.succeeded), (Some(good), None, Some(number(100))));
     assert!(journal.open_deployments().await.unwrap().is_empty());
     assert_eq!(journal.app_reports("c1").await.unwrap()[0].good_version, "1");
+}
+
+fn config(workers: i64) -> InForce {
+    let values = format!("{{\"workers\":{workers}}}");
+    InForce { sequence: 2, values: Values::parse(values.as_bytes()).unwrap() }
+}
+
+#[tokio::test]
+async fn a_config_never_goes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+    for (byte, sequence, highest) in [(1, 0, 0), (2, 3, 3), (3, 2, 3)] {
+        let (manifest, number) = (Sha256::of(b"m"), None);
+        let accepted = Accepted { order: received(byte, 1), manifest, number, config_sequence: sequence };
+        journal.accept(&accepted, &first_event(byte)).await.unwrap();
+        let memory = journal.memory(&app, &environment, "c1").await.unwrap();
+        assert_eq!(memory.config_sequence, highest);
+    }
+    journal.refuse(&received(4, 1), "older", "too old").await.unwrap();
+    let nowhere = journal.memory(&app, &"staging".parse().unwrap(), "c1").await.unwrap();
+    assert_eq!(nowhere.config_sequence, 0);
+}
+
+#[tokio::test]
+async fn what_does_not_succeed_is_remembered_until_something_does() {
+    let because = String::new;
+    let failed = || DeploymentOutcome::Failed { because: because() };
+    let stopped = || DeploymentOutcome::Stopped { because: because() };
+    let returned = || DeploymentOutcome::Returned { because: because() };
+    let unknown = || DeploymentOutcome::Unknown { step: "x".into(), because: because() };
+    let cancelled = || DeploymentOutcome::Cancelled { because: because() };
+    let succeeded = || DeploymentOutcome::Succeeded { tolerated: vec![] };
+    let deploy = || OrderKind::deploy(Sha256::of(b"m"), false);
+    let back = || OrderKind::back(Sha256::of(b"m"), "rollback");
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(&dir).await;
+    let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+    let ends = [
+        (deploy(), succeeded(), 500, None),
+        (deploy(), failed(), 501, Some(501)),
+        (deploy(), DeploymentOutcome::NoOp, 502, Some(501)),
+        (deploy(), cancelled(), 503, Some(501)),
+        (deploy(), succeeded(), 504, None),
+        (deploy(), cancelled(), 505, None),
+        (deploy(), DeploymentOutcome::NoOp, 506, None),
+        (deploy(), returned(), 507, Some(507)),
+        (deploy(), stopped(), 508, Some(508)),
+        (deploy(), succeeded(), 509, None),
+        (deploy(), stopped(), 510, Some(510)),
+        (deploy(), succeeded(), 511, None),
+        (deploy(), unknown(), 512, Some(512)),
+        (deploy(), succeeded(), 513, None),
+        // A way back that was ordered is a judgement on what it left.
+        (back(), succeeded(), 514, Some(514)),
+        (deploy(), succeeded(), 515, None),
+        (back(), stopped(), 516, Some(516)),
+        (deploy(), succeeded(), 517, None),
+        // A clock that is behind what was approved.
+        (deploy(), failed(), 90, Some(100)),
+    ];
+    for (byte, (kind, outcome, at, expected)) in (1..).zip(ends) {
+        let given = Received { document: order(byte, kind), ..received(byte, 1) };
+        let deployment = given.deployment.clone();
+        let manifest = Sha256::of(b"m");
+        let accepted = Accepted { order: given, manifest, number: Some(number(100)), config_sequence: 0 };
+        journal.accept(&accepted, &first_event(byte)).await.unwrap();
+        let result = outcome.clone();
+        journal.append(&deployment, UnixMs(at), &Event::Ended { result }, None).await.unwrap();
+        let memory = journal.memory(&app, &environment, "c1").await.unwrap();
+        assert_eq!(memory.failed, expected.map(number), "{byte}: {outcome:?}");
+    }
 }
 
 #[tokio::test]

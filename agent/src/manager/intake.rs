@@ -10,8 +10,8 @@ use consign_common::{
     name::{Id, StepName},
     plan::Kind,
     trust::{
-        Foreseen, Order, OrderKind, Refusal,
-        authorize::{Documents, Intent, Memory, Verified, Work, authorize, authorize_approach},
+        Foreseen, Order, OrderKind, Refusal, TrustRoot,
+        authorize::{Documents, Intent, Memory, Preview, Work, authorize, authorize_approach, preview},
     },
 };
 use tokio::time::{Instant, sleep};
@@ -20,7 +20,7 @@ use crate::{
     core::{Input, Misfit},
     executor::{Assignment, DocumentsError, Foresight, Origin, Rejected, Roots, Site, foresee, runs_already},
     journal::{Accepted, JournalError, Received},
-    ports::{Fetch, FetchError},
+    ports::{Fetch, FetchError, Papers},
     session::fraction,
 };
 
@@ -106,20 +106,17 @@ impl From<Rejected> for Declined {
 #[derive(Clone, Debug)]
 pub(super) struct Incoming {
     pub(super) order: Order,
-    pub(super) document: Vec<u8>,
-    pub(super) statements: Vec<Vec<u8>>,
+    pub(super) papers: Papers,
     /// Whom TLS authenticated.
     pub(super) connected: String,
 }
 
-/// What was decided on an order, with all that it was decided from. Nothing of it is kept yet.
-struct Judged {
-    work: Verified<Work>,
+/// All that an order is decided from, beside itself.
+struct Before {
     memory: Memory,
     /// The manifest's bytes.
     bytes: Vec<u8>,
-    trust_root_version: u64,
-    forecast: Forecast,
+    root: Arc<TrustRoot>,
 }
 
 /// What is decided for.
@@ -131,7 +128,14 @@ enum Purpose {
 
 /// What an order would come to.
 #[derive(Debug)]
-pub(super) enum Forecast {
+pub(super) struct Forecast {
+    pub(super) coming: Coming,
+    /// Why it would not be let through as it is.
+    pub(super) held: Option<Refusal>,
+}
+
+#[derive(Debug)]
+pub(super) enum Coming {
     NoOp,
     /// With the steps of a deployment.
     Work(Vec<Foresight>),
@@ -147,8 +151,10 @@ impl Incoming {
             environment: order.environment.clone(),
             coordinator: order.coordinator.clone(),
             term: order.term,
-            document: self.document.clone(),
-            statements: self.statements.clone(),
+            document: self.papers.document.clone(),
+            statements: self.papers.statements.clone(),
+            plan: self.papers.plan.clone(),
+            sealed: self.papers.sealed.clone(),
             trust_root_version,
             at: site.now(),
         }
@@ -173,63 +179,74 @@ impl Incoming {
         Ok(authorize_approach(order, &self.connected, &site.roots.current(), &site.word, &memory)?)
     }
 
+    /// The artifact that it begins with; none in a word about a deployment.
+    pub(super) fn manifest(&self) -> Option<Sha256> {
+        match &self.order.order {
+            OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => Some(*manifest),
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => None,
+        }
+    }
+
     /// Fetches what the order names and decides on it. Nothing is journalled yet.
     pub(super) async fn judge<F: Fetch, P, R: Roots>(
         &self,
         site: &Arc<Site<F, P, R>>,
     ) -> Result<Assignment, Declined> {
-        let Judged { work, memory, bytes, trust_root_version, forecast: _ } =
-            self.decide(site, Purpose::Order).await?;
+        let before = self.before(site).await?;
+        let Before { memory, bytes, root } = &before;
+        let intent = Intent::Order { order: &self.order, connected: &self.connected };
+        let verified = authorize(intent, self.documents(bytes), root, site.host(), memory, site.now())?;
+        let work = verified.get();
+        self.look_ahead(site, Purpose::Order, work, memory).await?;
         // Only now is it known to be what somebody signed.
-        site.documents().keep(&bytes)?;
+        site.documents().keep(bytes)?;
         let order = &self.order;
         let is_deploy = matches!(order.order, OrderKind::Deploy { .. });
         let accepted = Accepted {
-            order: self.received(site, trust_root_version),
-            manifest: work.get().digest,
-            number: is_deploy.then(|| work.get().number),
+            order: self.received(site, root.version),
+            manifest: work.digest,
+            number: is_deploy.then_some(work.number),
+            config_sequence: if is_deploy { work.config_sequence } else { 0 },
         };
         Ok(Assignment {
             deployment: order.deployment.clone(),
             order: order.clone(),
-            work,
-            memory,
+            work: verified,
+            memory: before.memory,
             origin: Origin::Order(Box::new(accepted)),
         })
     }
 
-    /// The same decision, of which nothing is kept.
+    /// What it would come to, of which nothing is kept; also where its gate is not met yet.
     pub(super) async fn forecast<F: Fetch, P, R: Roots>(
         &self,
         site: &Arc<Site<F, P, R>>,
     ) -> Result<Forecast, Declined> {
-        Ok(self.decide(site, Purpose::Query).await?.forecast)
+        let Before { memory, bytes, root } = self.before(site).await?;
+        let documents = self.documents(&bytes);
+        let Preview { work, held } =
+            preview(&self.order, &self.connected, documents, &root, site.host(), &memory, site.now())?;
+        let coming = self.look_ahead(site, Purpose::Query, &work, &memory).await?;
+        Ok(Forecast { coming, held })
     }
 
-    async fn decide<F: Fetch, P, R: Roots>(
-        &self,
-        site: &Arc<Site<F, P, R>>,
-        purpose: Purpose,
-    ) -> Result<Judged, Declined> {
+    async fn before<F: Fetch, P, R: Roots>(&self, site: &Arc<Site<F, P, R>>) -> Result<Before, Declined> {
         let order = &self.order;
-        let digest = match &order.order {
-            OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => *manifest,
-            OrderKind::Cancel { .. }
-            | OrderKind::Confirm {}
-            | OrderKind::Decide { .. }
-            | OrderKind::Once { .. } => {
-                let why = "it carries no artifact".to_owned();
-                return Err(Refusal::Malformed { what: "order", why }.into());
-            }
+        let Some(digest) = self.manifest() else {
+            let why = "it carries no artifact".to_owned();
+            return Err(Refusal::Malformed { what: "order", why }.into());
         };
         let bytes = manifest(site, digest).await?;
         let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
-        let root = site.roots.current();
-        let intent = Intent::Order { order, connected: &self.connected };
-        let documents = Documents { manifest: &bytes, statements: &self.statements, plan: None };
-        let work = authorize(intent, documents, &root, site.host(), &memory, site.now())?;
-        let forecast = self.look_ahead(site, purpose, work.get(), &memory).await?;
-        Ok(Judged { work, memory, bytes, trust_root_version: root.version, forecast })
+        Ok(Before { memory, bytes, root: site.roots.current() })
+    }
+
+    fn documents<'a>(&'a self, manifest: &'a [u8]) -> Documents<'a> {
+        let Papers { statements, plan, .. } = &self.papers;
+        Documents { manifest, statements, plan: plan.as_deref() }
     }
 
     /// What it comes to here; refused where that is not what the operator was shown, or wanted.
@@ -239,16 +256,17 @@ impl Incoming {
         purpose: Purpose,
         work: &Work,
         memory: &Memory,
-    ) -> Result<Forecast, Declined> {
+    ) -> Result<Coming, Declined> {
         match &self.order.order {
-            OrderKind::Deploy { force, skip, plan, .. } => {
+            OrderKind::Deploy { force, skip, .. } => {
+                let plan = &work.pinned;
                 check_skips(work, skip)?;
                 if !force && runs_already(site, memory, work).await? {
-                    return Ok(Forecast::NoOp);
+                    return Ok(Coming::NoOp);
                 }
                 // Nothing to compare with: what is good now need not be readable to be replaced.
                 if purpose == Purpose::Order && plan.is_empty() {
-                    return Ok(Forecast::Work(Vec::new()));
+                    return Ok(Coming::Work(Vec::new()));
                 }
                 let previous = match &memory.good {
                     None => None,
@@ -259,16 +277,16 @@ impl Incoming {
                 for step in steps.iter().filter(|step| !skip.contains(&step.name)) {
                     check_foreseen(step, plan.get(&step.name).copied())?;
                 }
-                Ok(Forecast::Work(steps))
+                Ok(Coming::Work(steps))
             }
             OrderKind::Return { skip, .. } => {
                 check_skips(work, skip)?;
-                Ok(Forecast::Work(Vec::new()))
+                Ok(Coming::Work(Vec::new()))
             }
             OrderKind::Cancel { .. }
             | OrderKind::Confirm {}
             | OrderKind::Decide { .. }
-            | OrderKind::Once { .. } => Ok(Forecast::Work(Vec::new())),
+            | OrderKind::Once { .. } => Ok(Coming::Work(Vec::new())),
         }
     }
 }

@@ -8,10 +8,10 @@ use consign_common::{
 };
 use tokio::{task::JoinSet, time::timeout};
 
-use super::intake::{Declined, Forecast, Incoming};
+use super::intake::{Coming, Declined, Forecast, Incoming};
 use crate::{
     executor::{Foresight, Roots, Site},
-    ports::{Answer, Fetch, Outbound, PlannedStep},
+    ports::{Answer, Fetch, Foretold, Held, Outbound, Papers, PlannedStep},
 };
 
 /// At a time: each may hold two manifests.
@@ -40,8 +40,7 @@ impl Queries {
         &mut self,
         site: &Arc<Site<F, P, R>>,
         query: String,
-        document: Vec<u8>,
-        statements: Vec<Vec<u8>>,
+        papers: Papers,
         connected: String,
     ) where
         F: Fetch + 'static,
@@ -55,7 +54,7 @@ impl Queries {
         }
         let site = site.clone();
         self.running.spawn(async move {
-            let judged = judge(&site, document, statements, connected);
+            let judged = judge(&site, papers, connected);
             let answer = timeout(PATIENCE, judged).await.unwrap_or_else(|_| Answer::Refused {
                 code: "timeout".to_owned(),
                 message: format!("it could not be judged within {} s", PATIENCE.as_secs()),
@@ -68,28 +67,34 @@ impl Queries {
 
 async fn judge<F: Fetch, P, R: Roots>(
     site: &Arc<Site<F, P, R>>,
-    document: Vec<u8>,
-    statements: Vec<Vec<u8>>,
+    papers: Papers,
     connected: String,
 ) -> Answer {
-    match forecast(site, document, statements, connected).await {
-        Ok(Forecast::NoOp) => Answer::NoOp,
-        Ok(Forecast::Work(steps)) => Answer::Accepted { steps: steps.into_iter().map(planned).collect() },
+    match forecast(site, papers, connected).await {
+        Ok(Forecast { coming, held }) => {
+            let foretold = match coming {
+                Coming::NoOp => Foretold::NoOp,
+                Coming::Work(steps) => Foretold::Work { steps: steps.into_iter().map(planned).collect() },
+            };
+            let held =
+                held.map(|refusal| Held { code: refusal.code().to_owned(), message: refusal.to_string() });
+            Answer::Foretold { foretold, held }
+        }
         Err(declined) => Answer::Refused { code: declined.code().to_owned(), message: declined.to_string() },
     }
 }
 
 async fn forecast<F: Fetch, P, R: Roots>(
     site: &Arc<Site<F, P, R>>,
-    document: Vec<u8>,
-    statements: Vec<Vec<u8>>,
+    papers: Papers,
     connected: String,
 ) -> Result<Forecast, Declined> {
-    if document.len() > ORDER_BYTES {
-        let why = format!("it has {} bytes, at most {ORDER_BYTES} are allowed", document.len());
+    let bytes = papers.document.len();
+    if bytes > ORDER_BYTES {
+        let why = format!("it has {bytes} bytes, at most {ORDER_BYTES} are allowed");
         return Err(Refusal::Malformed { what: "order", why }.into());
     }
-    let order = Order::parse(&document)?;
+    let order = Order::parse(&papers.document)?;
     match &order.order {
         OrderKind::Deploy { .. } | OrderKind::Return { .. } => {}
         OrderKind::Cancel { .. }
@@ -100,7 +105,7 @@ async fn forecast<F: Fetch, P, R: Roots>(
             return Err(Refusal::Malformed { what: "order", why }.into());
         }
     }
-    let incoming = Incoming { order, document, statements, connected };
+    let incoming = Incoming { order, papers, connected };
     incoming.approach(site).await?;
     incoming.forecast(site).await
 }

@@ -13,7 +13,7 @@ use consign_common::{
 
 use crate::{
     executor::{Assignment, Origin, Processes, Roots, Site},
-    journal::{JournalError, Record},
+    journal::{JournalError, Kept, Record},
 };
 
 /// Why an open deployment cannot go on.
@@ -34,13 +34,13 @@ pub(super) async fn resume<F, P: Processes, R: Roots>(
     site: &Arc<Site<F, P, R>>,
     deployment: &Id,
 ) -> Result<Option<(App, Assignment)>, JournalError> {
-    let Some((document, statements, version)) = site.journal.order_of(deployment).await? else {
+    let Some(kept) = site.journal.order_of(deployment).await? else {
         return Ok(None);
     };
     let records = site.journal.events(deployment).await?;
-    let order = Order::parse(&document).map_err(JournalError::value)?;
+    let order = Order::parse(&kept.document).map_err(JournalError::value)?;
     let app = order.app.clone();
-    match assignment(site, order, &statements, version, records.clone()).await? {
+    match assignment(site, order, &kept, records.clone()).await? {
         Ok(assignment) => Ok(Some((app, assignment))),
         Err(stuck) => {
             give_up(site, deployment, &records, &stuck).await?;
@@ -52,8 +52,7 @@ pub(super) async fn resume<F, P: Processes, R: Roots>(
 async fn assignment<F, P: Processes, R: Roots>(
     site: &Arc<Site<F, P, R>>,
     order: Order,
-    statements: &[Vec<u8>],
-    version: u64,
+    kept: &Kept,
     records: Vec<Record>,
 ) -> Result<Result<Assignment, Stuck>, JournalError> {
     let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
@@ -67,9 +66,11 @@ async fn assignment<F, P: Processes, R: Roots>(
                 return Err(Stuck::NoManifest);
             }
         };
+        let version = kept.trust_root_version;
         let root = site.roots.version(version).ok_or(Stuck::NoRoot(version))?;
         let bytes = site.documents().manifest(digest)?.ok_or(Stuck::NoManifest)?;
-        let documents = Documents { manifest: &bytes, statements, plan: None };
+        let documents =
+            Documents { manifest: &bytes, statements: &kept.statements, plan: kept.plan.as_deref() };
         Ok(authorize(Intent::Resume { order: &order }, documents, &root, site.host(), &memory, site.now())?)
     };
     Ok(judged().map(|work| Assignment {

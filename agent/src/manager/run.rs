@@ -6,7 +6,10 @@ use consign_common::{
     deployment::DeploymentOutcome,
     limits::ORDER_BYTES,
     name::{App, Id},
-    trust::{Order, authorize::authorize_control},
+    trust::{
+        Order, OrderKind,
+        authorize::{Deciding, authorize_control},
+    },
 };
 use tokio::{
     sync::mpsc,
@@ -25,7 +28,7 @@ use crate::{
     core::Input,
     executor::{Assignment, Deployment, Halt, Processes, Rejected, Reply, Roots, Site},
     journal::{JournalError, Known},
-    ports::{Fetch, Inbound, Outbound},
+    ports::{Fetch, Inbound, Outbound, Papers},
 };
 
 /// The agent must end: what it did next would not be known after a restart.
@@ -123,11 +126,9 @@ where
 
     async fn take(&mut self, message: Inbound) -> Result<(), ManagerError> {
         match message {
-            Inbound::Order { document, statements, connected } => {
-                self.order(document, statements, connected).await
-            }
-            Inbound::Query { query, document, statements, connected } => {
-                self.queries.ask(&self.site, query, document, statements, connected);
+            Inbound::Order { papers, connected } => self.order(papers, connected).await,
+            Inbound::Query { query, papers, connected } => {
+                self.queries.ask(&self.site, query, papers, connected);
                 Ok(())
             }
             Inbound::EventAck { deployment, sequence } => {
@@ -141,17 +142,12 @@ where
         }
     }
 
-    async fn order(
-        &mut self,
-        document: Vec<u8>,
-        statements: Vec<Vec<u8>>,
-        connected: String,
-    ) -> Result<(), ManagerError> {
-        if document.len() > ORDER_BYTES {
-            tracing::warn!(bytes = document.len(), "an order that is too long was dropped");
+    async fn order(&mut self, papers: Papers, connected: String) -> Result<(), ManagerError> {
+        if papers.document.len() > ORDER_BYTES {
+            tracing::warn!(bytes = papers.document.len(), "an order that is too long was dropped");
             return Ok(());
         }
-        let order = match Order::parse(&document) {
+        let order = match Order::parse(&papers.document) {
             Ok(order) => order,
             Err(refusal) => {
                 // Without an id there is nobody to answer to.
@@ -159,8 +155,8 @@ where
                 return Ok(());
             }
         };
-        let incoming = Incoming { order, document, statements, connected };
-        match self.site.journal.known(&incoming.order.id, &incoming.document).await? {
+        let incoming = Incoming { order, papers, connected };
+        match self.site.journal.known(&incoming.order.id, &incoming.papers.document).await? {
             Err(refusal) => self.decline(&incoming, &Declined::Rule(refusal)).await?,
             Ok(Some(Known::Refused { code, message })) => {
                 let order = incoming.order.id.clone();
@@ -215,7 +211,8 @@ where
         let Next { incoming, words } = next;
         let app = incoming.order.app.clone();
         let (deployment, order) = (incoming.order.deployment.clone(), incoming.order.id.clone());
-        self.slots.insert(app.clone(), Slot::new(deployment, order, words));
+        let slot = Slot::new(deployment, order, incoming.manifest(), words);
+        self.slots.insert(app.clone(), slot);
         let site = self.site.clone();
         self.tasks.spawn(async move {
             let result = incoming.judge(&site).await.map(Box::new);
@@ -271,7 +268,14 @@ where
         let order = &incoming.order;
         let memory = self.site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
         let root = self.site.roots.current();
-        if let Err(refusal) = authorize_control(order, &incoming.connected, &root, &self.site.word, &memory) {
+        let manifest = self.slots.get(&order.app).and_then(|slot| slot.artifact_of(&order.deployment));
+        if manifest.is_none() && matches!(order.order, OrderKind::Decide { .. }) {
+            let deployment = order.deployment.clone();
+            return self.decline(&incoming, &Declined::NotRunning { deployment }).await;
+        }
+        let deciding = Deciding { manifest, statements: &incoming.papers.statements, now: self.site.now() };
+        let (connected, word_of_root) = (&incoming.connected, &self.site.word);
+        if let Err(refusal) = authorize_control(order, connected, &root, word_of_root, &memory, deciding) {
             return self.decline(&incoming, &Declined::Rule(refusal)).await;
         }
         let received = incoming.received(&self.site, root.version);

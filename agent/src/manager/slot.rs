@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use consign_common::{deployment::Event, name::Id};
+use consign_common::{deployment::Event, digest::Sha256, name::Id};
 
 use super::intake::Incoming;
 use crate::{
@@ -20,6 +20,8 @@ const WORDS: usize = 8;
 pub(super) struct Slot {
     pub(super) deployment: Id,
     pub(super) order: Id,
+    /// What its order names.
+    manifest: Option<Sha256>,
     /// Present once it runs.
     pub(super) inbox: Option<Inbox>,
     /// Came before it ran.
@@ -55,21 +57,40 @@ pub(super) enum Ear<'a> {
 }
 
 impl Slot {
-    pub(super) fn new(deployment: Id, order: Id, words: Words) -> Self {
+    pub(super) fn new(deployment: Id, order: Id, manifest: Option<Sha256>, words: Words) -> Self {
         let cancels = words.0.iter().filter(|word| word.input.is_cancel()).count();
         let cancels = u32::try_from(cancels).unwrap_or(u32::MAX);
-        Self { deployment, order, inbox: None, words, cancels, standing: Arc::default(), next: None }
+        Self {
+            deployment,
+            order,
+            manifest,
+            inbox: None,
+            words,
+            cancels,
+            standing: Arc::default(),
+            next: None,
+        }
     }
 
     /// Of a deployment that an agent before this one began.
     pub(super) fn resumed(assignment: &Assignment) -> Self {
         let (deployment, order) = (assignment.deployment.clone(), assignment.order.id.clone());
-        let mut slot = Self::new(deployment, order, Words::default());
+        let manifest = Some(assignment.work.get().digest);
+        let mut slot = Self::new(deployment, order, manifest, Words::default());
         if let Origin::Journal(records) = &assignment.origin {
             let cancelling = records.iter().filter(|record| matches!(record.event, Event::Cancelling { .. }));
             slot.cancels = u32::try_from(cancelling.count()).unwrap_or(u32::MAX);
         }
         slot
+    }
+
+    /// The artifact of the deployment in the place, or of the one that waits for it.
+    pub(super) fn artifact_of(&self, deployment: &Id) -> Option<Sha256> {
+        if self.deployment == *deployment {
+            return self.manifest;
+        }
+        let next = self.next.as_ref().filter(|next| next.incoming.order.deployment == *deployment)?;
+        next.incoming.manifest()
     }
 
     /// Its end is near, and no order waits for it yet.

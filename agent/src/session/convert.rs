@@ -14,7 +14,7 @@ use consign_proto::v1::{
     TrustRootTaken, agent_message::Kind,
 };
 
-use crate::ports::{Answer, AppReport, JournalMark, Outbound};
+use crate::ports::{Answer, AppReport, Foretold, Held, JournalMark, Outbound};
 
 /// Raised with every addition to the wire; two versions of skew work both ways.
 pub(super) const PROTOCOL: u32 = 1;
@@ -108,15 +108,19 @@ fn answered(query: String, answer: Answer) -> Answered {
     let answered = Answered { query, ..Answered::default() };
     match answer {
         Answer::Refused { code, message } => Answered { code, message, ..answered },
-        Answer::NoOp => Answered { no_op: true, ..answered },
-        Answer::Accepted { steps } => {
+        Answer::Foretold { foretold, held } => {
+            let Held { code: held_code, message: held_message } = held.unwrap_or_default();
             let step = |step: crate::ports::PlannedStep| PlannedStep {
                 name: step.name,
                 kind: step.kind.into(),
                 decision: step.decision.into(),
                 because: step.because,
             };
-            Answered { steps: steps.into_iter().map(step).collect(), ..answered }
+            let (no_op, steps) = match foretold {
+                Foretold::NoOp => (true, Vec::new()),
+                Foretold::Work { steps } => (false, steps.into_iter().map(step).collect()),
+            };
+            Answered { no_op, steps, held_code, held_message, ..answered }
         }
     }
 }

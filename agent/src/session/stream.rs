@@ -5,7 +5,7 @@ use std::time::Duration;
 use consign_common::{
     crash,
     deployment::Event,
-    limits::STATEMENTS,
+    limits::{PLAN_DOCUMENT_BYTES, SEALED_BYTES, STATEMENTS},
     name::Id,
     terminal,
     time::{Clock as _, SystemClock},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     identity::{TrustRoots, roots::RootsError},
-    ports::{Inbound, Ledger, Lost, Outbound, Rewound},
+    ports::{Inbound, Ledger, Lost, Outbound, Papers, Rewound},
 };
 
 /// Messages on their way out. More waits in the journal.
@@ -265,16 +265,10 @@ enum Received {
 
 fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &'static str> {
     match message.kind {
-        Some(Kind::Order(Order { document, statements })) => {
+        Some(Kind::Order(order)) => {
             crash::point("order-received");
-            if statements.len() > STATEMENTS {
-                return Err("an order with more statements than are allowed");
-            }
-            Ok(Received::ForManager(Inbound::Order {
-                document: document.into(),
-                statements: statements.into_iter().map(Vec::from).collect(),
-                connected: coordinator.into(),
-            }))
+            let papers = papers(order)?;
+            Ok(Received::ForManager(Inbound::Order { papers, connected: coordinator.into() }))
         }
         Some(Kind::EventAck(ack)) => {
             crash::point("event-ack-received");
@@ -294,16 +288,12 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
         }
         Some(Kind::TrustRoots(offered)) => Ok(Received::TrustRoots(offered)),
         Some(Kind::Query(Query { id, order })) => {
-            let Order { document, statements } = order.ok_or("a query about no order")?;
-            if id.is_empty() || id.len() > QUERY_ID_BYTES || statements.len() > STATEMENTS {
-                return Err("a query whose id or statements are more than is allowed");
+            let papers = papers(order.ok_or("a query about no order")?)?;
+            if id.is_empty() || id.len() > QUERY_ID_BYTES {
+                return Err("a query whose id is more than is allowed");
             }
-            Ok(Received::ForManager(Inbound::Query {
-                query: id,
-                document: document.into(),
-                statements: statements.into_iter().map(Vec::from).collect(),
-                connected: coordinator.into(),
-            }))
+            let connected = coordinator.into();
+            Ok(Received::ForManager(Inbound::Query { query: id, papers, connected }))
         }
         Some(Kind::Heartbeat(Heartbeat { echo, .. })) if echo != 0 => Ok(Received::Asked { echo }),
         Some(Kind::Heartbeat(_)) => Ok(Received::Nothing),
@@ -311,6 +301,25 @@ fn receive(message: CoordinatorMessage, coordinator: &str) -> Result<Received, &
         // A kind that a newer coordinator knows.
         None => Ok(Received::Nothing),
     }
+}
+
+/// What came with an order, within the limits; nothing of it is read here.
+fn papers(order: Order) -> Result<Papers, &'static str> {
+    let Order { document, statements, plan, sealed } = order;
+    if statements.len() > STATEMENTS {
+        return Err("an order with more statements than are allowed");
+    }
+    if plan.len() > PLAN_DOCUMENT_BYTES || sealed.len() > SEALED_BYTES {
+        return Err("an order with a longer plan document, or more that is sealed, than is allowed");
+    }
+    // The wire has no other word for none.
+    let given = |bytes: Vec<u8>| Some(bytes).filter(|bytes| !bytes.is_empty());
+    Ok(Papers {
+        document: document.into(),
+        statements: statements.into_iter().map(Vec::from).collect(),
+        plan: given(plan.into()),
+        sealed: given(sealed.into()),
+    })
 }
 
 /// Takes new trust roots, and says which version is in force now.

@@ -131,8 +131,9 @@ async fn one_artifacts_statement_brings_no_other_in() {
     let order = world.order(deploy(&other));
     agent.give(world.send(&order, &signed)).await;
     assert_eq!(agent.refusal().await.0, "wrong-subject");
-    let Inbound::Order { document, connected, .. } = world.deploy(&other) else { unreachable!() };
-    agent.give(Inbound::Order { document, statements: vec![], connected }).await;
+    let Inbound::Order { mut papers, connected } = world.deploy(&other) else { unreachable!() };
+    papers.statements.clear();
+    agent.give(Inbound::Order { papers, connected }).await;
     assert_eq!(agent.refusal().await.0, "statement-missing");
     assert!(world.effects().is_empty() && world.current().is_none());
     agent.kill().await;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 mod confirm;
+mod gates;
 mod hostile;
 mod orders;
 mod preview;
@@ -277,8 +278,8 @@ async fn another_order_under_a_known_id_is_an_equivocation() {
     order.term = 2;
     agent.give(world.send(&order, &artifact)).await;
     assert_eq!(agent.refusal().await.0, "equivocation");
-    let Inbound::Order { document, statements, .. } = world.deploy(&artifact) else { unreachable!() };
-    agent.give(Inbound::Order { document, statements, connected: "deadbeef".into() }).await;
+    let Inbound::Order { papers, .. } = world.deploy(&artifact) else { unreachable!() };
+    agent.give(Inbound::Order { papers, connected: "deadbeef".into() }).await;
     assert_eq!(agent.refusal().await.0, "coordinator-unknown");
     agent.kill().await;
 }

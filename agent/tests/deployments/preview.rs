@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use consign_agent::ports::{Answer, Inbound, Outbound, PlannedStep};
+use consign_agent::ports::{Answer, Foretold, Inbound, Outbound, Papers, PlannedStep};
 use consign_common::trust::{Foreseen, Order, OrderKind};
 
 use crate::{
@@ -56,9 +56,15 @@ async fn ask(world: &World, agent: &mut Agent, order: &Order, artifact: &Artifac
 }
 
 fn decisions(answer: Answer) -> Vec<(String, &'static str, String)> {
-    let Answer::Accepted { steps } = answer else { panic!("{answer:?}") };
+    let Answer::Foretold { foretold: Foretold::Work { steps }, held: None } = answer else {
+        panic!("{answer:?}")
+    };
     let decision = |step: PlannedStep| (step.name, step.decision, step.because);
     steps.into_iter().map(decision).collect()
+}
+
+fn no_op() -> Answer {
+    Answer::Foretold { foretold: Foretold::NoOp, held: None }
 }
 
 fn code(answer: Answer) -> String {
@@ -115,7 +121,7 @@ async fn a_preview_is_refused_as_the_order_would_be() {
     agent.give(world.deploy(&one)).await;
     assert_eq!(agent.outcome().await, succeeded());
     let deploy = |artifact: &Artifact| world.order(OrderKind::deploy(artifact.digest, false));
-    assert_eq!(ask(&world, &mut agent, &deploy(&one), &one).await, Answer::NoOp);
+    assert_eq!(ask(&world, &mut agent, &deploy(&one), &one).await, no_op());
 
     let mut order = deploy(&one);
     order.server = "web-2".parse().unwrap();
@@ -128,8 +134,7 @@ async fn a_preview_is_refused_as_the_order_would_be() {
     agent
         .give(Inbound::Query {
             query: "q-2".into(),
-            document: b"{".to_vec(),
-            statements: Vec::new(),
+            papers: Papers { document: b"{".to_vec(), ..Papers::default() },
             connected: "c0ffee".into(),
         })
         .await;

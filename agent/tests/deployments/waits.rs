@@ -114,6 +114,8 @@ async fn a_server_waits_on_in_the_agents_next_life_and_takes_an_answer_once() {
         term: answer.term,
         document: answer.to_vec(),
         statements: Vec::new(),
+        plan: None,
+        sealed: None,
         trust_root_version: 1,
         at: answer.issued,
     };

@@ -9,7 +9,7 @@ CREATE TABLE orders (
     -- The refusal's name and words; both absent for an accepted order.
     refused_code       TEXT,
     refused_message    TEXT
-) STRICT;
+, plan BLOB, sealed BLOB) STRICT;
 
 CREATE TABLE statements (
     order_id TEXT NOT NULL REFERENCES orders (id),
@@ -56,7 +56,7 @@ CREATE TABLE apps (
     highest_epoch   INTEGER,
     highest_ms      INTEGER,
     succeeded_epoch INTEGER,
-    succeeded_ms    INTEGER,
+    succeeded_ms    INTEGER, failed_epoch INTEGER, failed_ms INTEGER, config_sequence INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (app, environment)
 ) STRICT;
 
@@ -68,7 +68,7 @@ CREATE TABLE pointers (
     version         TEXT NOT NULL,
     published_epoch INTEGER NOT NULL,
     published_ms    INTEGER NOT NULL,
-    release         TEXT NOT NULL,
+    release         TEXT NOT NULL, config_sequence INTEGER, config TEXT,
     PRIMARY KEY (app, environment, pointer)
 ) STRICT;
 

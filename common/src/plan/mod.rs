@@ -18,6 +18,7 @@ pub use model::{
 };
 pub use parse::SharedEntry;
 pub use rules::InvalidParameter;
+pub(crate) use rules::bounded as bounded_regex;
 
 pub use crate::document::{DocumentError as PlanError, Problem};
 

@@ -127,6 +127,17 @@ pub enum Phase {
     Return,
 }
 
+impl ParamType {
+    /// As the plan writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Int => "int",
+            Self::Bool => "bool",
+        }
+    }
+}
+
 impl Phase {
     pub fn as_str(self) -> &'static str {
         match self {

@@ -100,7 +100,7 @@ pub(super) fn pattern_of(pattern: &str) -> Result<Regex, regex::Error> {
 }
 
 /// A regular expression whose compiled form stays small.
-pub(super) fn bounded(pattern: &str) -> Result<Regex, regex::Error> {
+pub(crate) fn bounded(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).size_limit(1 << 20).nest_limit(50).build()
 }
 

@@ -1,22 +1,25 @@
 //! The decision: may this run here, now? One pure function, the same on agent, coordinator and at a desk.
 //!
 //! [`authorize`] reads from top to bottom: every line is a rule with a refusal of its own, and the first that is broken
-//! answers. An order can only choose: which artifact that somebody signed, for which server, when. Only where the gate is
-//! publisher-only may it leave out a step.
+//! answers. An order can only choose: which artifact that somebody signed, for which server, when. It may leave out a step
+//! only where the gate is publisher-only, or those who approve have signed that, too.
 
-use super::host_rules;
+use std::collections::BTreeMap;
+
+use super::{
+    evidence::{self, Evidence},
+    gate::{self, Act, Arrival, Time, Undecided},
+    host_rules,
+    review::{Case, Reviewed, check_floor, check_revoked, invalid_config, read_manifest, review},
+};
 use crate::{
     artifact::Manifest,
+    config::{InForce, InvalidConfig, Values, effective},
     digest::Sha256,
-    json,
-    limits::{ArtifactLimits, ENVELOPE_BYTES, FUTURE_MS, STATEMENTS},
-    name::{Environment, Version},
+    name::{StepName, Version},
     plan::Plan,
     time::UnixMs,
-    trust::{
-        AppTrust, Envelope, Gate, Order, OrderKind, OrderingNumber, Predicate, Privilege, Published, Refusal,
-        STATEMENT_TYPE, ServersWord, Statement, TrustRoot,
-    },
+    trust::{Foreseen, Order, OrderKind, OrderingNumber, Privilege, Refusal, ServersWord, TrustRoot},
 };
 
 /// What is asked.
@@ -59,13 +62,11 @@ pub struct Memory {
     pub succeeded: Option<OrderingNumber>,
     /// The highest term seen from the connected coordinator.
     pub term: u64,
-    /// The number of the newest deployment here, if it failed or was returned and nothing has succeeded since: the gate's
-    /// `rearm` holds.
+    /// When the newest deployment here ended, if it failed or was returned and nothing has succeeded since: the gate's
+    /// `rearm` holds. No approval from before counts for it, whatever it approves.
     pub failed: Option<OrderingNumber>,
     /// The highest sequence of an accepted config; 0: none yet.
     pub config_sequence: u64,
-    /// The digest of the values that `good` last ran with.
-    pub config: Option<Sha256>,
     pub good: Option<Installed>,
     pub before: Option<Installed>,
 }
@@ -79,6 +80,24 @@ pub struct Installed {
     pub published: OrderingNumber,
     /// The directory below `releases/`.
     pub release: String,
+    /// What it last ran with. Absent where no agent wrote it down yet: its plan's defaults.
+    pub config: Option<InForce>,
+}
+
+impl Installed {
+    /// The config that it last ran with: its way back changes nothing but the artifact.
+    fn ran_with(&self, plan: &Plan) -> Result<InForce, InvalidConfig> {
+        match &self.config {
+            Some(config) => Ok(config.clone()),
+            None => Ok(InForce { sequence: 0, values: effective(plan, None)? }),
+        }
+    }
+
+    /// Whether a deployment of this would change nothing of it.
+    pub fn is_as(&self, work: &Work) -> bool {
+        self.manifest == work.digest
+            && self.ran_with(&work.plan).is_ok_and(|config| config.values == work.config)
+    }
 }
 
 /// Authorized work. Nothing outside this module can make one, and the executor takes nothing else.
@@ -103,8 +122,33 @@ pub struct Work {
     pub plan: Plan,
     /// The publication's number.
     pub published: OrderingNumber,
-    /// What the deployment is ordered by in time: the approval's number where the gate has one, else the publication's.
+    /// What the deployment is ordered by in time: the approval's number where the gate asks for one, else the
+    /// publication's.
     pub number: OrderingNumber,
+    /// The values of the plan's parameters; of secret ones the commitments.
+    pub config: Values,
+    /// Of the config statement that gives them; 0: there is none.
+    pub config_sequence: u64,
+    /// What the order, or the plan document that came with it, says of steps' conditions: they must come out so.
+    pub pinned: BTreeMap<StepName, Foreseen>,
+}
+
+/// What an order would come to: nothing that an executor takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preview {
+    pub work: Work,
+    /// Why it would not be let through now, though this is what it would do: the gate, or its number.
+    pub held: Option<Refusal>,
+}
+
+/// What a word about a deployment is judged by, beside itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Deciding<'a> {
+    /// The artifact that the deployment's order names; `None` where no such deployment is known.
+    pub manifest: Option<Sha256>,
+    /// As they came with the word.
+    pub statements: &'a [Vec<u8>],
+    pub now: UnixMs,
 }
 
 /// Decides on a deployment or a return. Cancel, confirm and decide carry no artifact: [`authorize_control`].
@@ -120,37 +164,66 @@ pub fn authorize(
     memory: &Memory,
     now: UnixMs,
 ) -> Result<Verified<Work>, Refusal> {
-    match intent {
+    let decided = match intent {
         Intent::Order { order, connected } => {
             check_order(order, connected, root, host.word, memory)?;
-            check_kind(order, documents, root, host, memory, Time::Now(now))
+            check_kind(order, documents, root, host, memory, Time::Now(now))?
         }
         Intent::Resume { order } => {
             check_addressee(order, host.word)?;
-            check_kind(order, documents, root, host, memory, Time::Passed)
+            let time = Time::Passed { accepted: memory.highest };
+            check_kind(order, documents, root, host, memory, time)?
         }
         Intent::AutomaticReturn => {
             let app = read_manifest(documents.manifest, Sha256::of(documents.manifest))?.app;
             let pointer = memory.good.as_ref().ok_or(Refusal::NothingToReturnTo { app, pointer: "good" })?;
-            check_return(pointer, documents, root, host)
+            Preview { work: check_return(pointer, documents, root, host)?, held: None }
         }
+    };
+    match decided.held {
+        None => Ok(Verified(decided.work)),
+        Some(refusal) => Err(refusal),
     }
-    .map(Verified)
 }
 
-/// Decides on an order that carries no artifact: right server, environment, coordinator and term.
+/// What an order would come to, also where its gate is not met yet: those who are asked to approve see it first.
+pub fn preview(
+    order: &Order,
+    connected: &str,
+    documents: Documents<'_>,
+    root: &TrustRoot,
+    host: Host<'_>,
+    memory: &Memory,
+    now: UnixMs,
+) -> Result<Preview, Refusal> {
+    check_order(order, connected, root, host.word, memory)?;
+    check_kind(order, documents, root, host, memory, Time::Now(now))
+}
+
+/// Decides on an order that carries no artifact: right server, environment, coordinator and term; and where people must
+/// sign, what changes which steps run must be signed too.
 pub fn authorize_control(
     order: &Order,
     connected: &str,
     root: &TrustRoot,
     word: &ServersWord,
     memory: &Memory,
+    deciding: Deciding<'_>,
 ) -> Result<(), Refusal> {
     check_order(order, connected, root, word, memory)?;
     match &order.order {
         OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Once { .. } => Ok(()),
-        // Where people must sign, what changes which steps run must be signed too.
-        OrderKind::Decide { .. } => check_gate(root, &order.environment),
+        OrderKind::Decide { step, action, reason: _ } => {
+            let evidence = evidence::read(deciding.statements, root, &order.app, &order.environment)?;
+            let act = Act { rollout: &order.rollout, server: &order.server, step, action: *action };
+            let (environment, time) = (&order.environment, Time::Now(deciding.now));
+            gate::decide(root, environment, deciding.manifest, time, act, &evidence)?.map_err(
+                |Undecided { role, have, need }| {
+                    let (environment, step, action) = (environment.clone(), step.clone(), *action);
+                    Refusal::DecisionMissing { environment, step, action, role, have, need }
+                },
+            )
+        }
         OrderKind::Deploy { .. } | OrderKind::Return { .. } => Err(malformed_order("it carries an artifact")),
     }
 }
@@ -168,14 +241,6 @@ pub fn authorize_approach(
         return Ok(());
     }
     Err(Refusal::AppNotAllowed { app: order.app.clone() })
-}
-
-/// Whether rules of time apply.
-#[derive(Clone, Copy)]
-enum Time {
-    Now(UnixMs),
-    /// They were met when the deployment began.
-    Passed,
 }
 
 fn check_order(
@@ -216,28 +281,19 @@ fn check_kind(
     host: Host<'_>,
     memory: &Memory,
     time: Time,
-) -> Result<Work, Refusal> {
+) -> Result<Preview, Refusal> {
     match &order.order {
-        OrderKind::Deploy { manifest, force, .. } => {
-            let manifest = read_manifest(documents.manifest, *manifest)?;
-            check_app(order, &manifest)?;
-            if let Time::Now(now) = time {
-                check_expiry(root, now)?;
-            }
-            let trust = root.apps.get(&order.app).ok_or(Refusal::AppUnknown { app: order.app.clone() })?;
-            check_gate(root, &order.environment)?;
-            let digest = Sha256::of(documents.manifest);
-            let numbers = publications(documents, root, trust, digest, &manifest)?;
-            check_revoked(root, digest)?;
-            let repeated = Repeated {
-                force: *force,
-                runs: memory.good.as_ref().map(|good| good.manifest) == Some(digest),
+        OrderKind::Deploy { manifest, force, skip, plan, confirm_ms: _, converge } => {
+            let ordered = Ordered {
+                manifest: *manifest,
+                again: if *force { Again::Forced } else { Again::IfOther },
+                skip,
+                foreseen: plan,
+                arrival: if *converge { Arrival::Later } else { Arrival::WithTheOthers },
             };
-            let number = choose(&numbers, trust, memory, time, repeated)?;
-            let plan = host_rules::check(&manifest, host)?;
-            Ok(Work { digest, manifest, plan, published: number, number })
+            check_deploy(order, ordered, documents, root, host, memory, time)
         }
-        OrderKind::Return { manifest: ordered, .. } => {
+        OrderKind::Return { manifest: ordered, skip, .. } => {
             let app = || order.app.clone();
             let pointer = memory
                 .before
@@ -248,13 +304,109 @@ fn check_kind(
             }
             let work = check_return(pointer, documents, root, host)?;
             check_app(order, &work.manifest)?;
-            Ok(work)
+            if skip.is_empty() {
+                return Ok(Preview { work, held: None });
+            }
+            let evidence = evidence::read(documents.statements, root, &order.app, &order.environment)?;
+            let held = check_skips(order, skip, work.digest, root, time, &evidence).err();
+            Ok(Preview { work, held })
         }
         OrderKind::Cancel { .. }
         | OrderKind::Confirm {}
         | OrderKind::Decide { .. }
         | OrderKind::Once { .. } => Err(malformed_order("it carries no artifact")),
     }
+}
+
+/// What a deploy order asks for.
+struct Ordered<'a> {
+    manifest: Sha256,
+    again: Again,
+    skip: &'a [StepName],
+    foreseen: &'a BTreeMap<StepName, Foreseen>,
+    arrival: Arrival,
+}
+
+/// What of an artifact that runs already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    IfOther,
+    Forced,
+}
+
+fn check_deploy(
+    order: &Order,
+    ordered: Ordered<'_>,
+    documents: Documents<'_>,
+    root: &TrustRoot,
+    host: Host<'_>,
+    memory: &Memory,
+    time: Time,
+) -> Result<Preview, Refusal> {
+    let manifest = read_manifest(documents.manifest, ordered.manifest)?;
+    let digest = Sha256::of(documents.manifest);
+    check_app(order, &manifest)?;
+    let case = Case {
+        root,
+        environment: &order.environment,
+        digest,
+        manifest: &manifest,
+        statements: documents.statements,
+        plan: documents.plan,
+        server: Some(&order.server),
+        arrival: ordered.arrival,
+        memory,
+        time,
+    };
+    let Reviewed { evidence, published, plan, config, pinned, assessed } = review(case)?;
+    host_rules::check(&manifest, &plan, host)?;
+    let repeated = Repeated::of(memory, digest, &config, &plan, ordered.again);
+    let (published, number, in_order) = choose(&published, assessed.number, memory, time, repeated);
+    let unmet = assessed.refusal(&order.environment).map_or(Ok(()), Err);
+    let held = unmet
+        .and_then(|()| check_skips(order, ordered.skip, digest, root, time, &evidence))
+        .and(in_order)
+        .err();
+    let InForce { sequence: config_sequence, values: config } = config;
+    let pinned = merge(pinned, ordered.foreseen)?;
+    let work = Work { digest, manifest, plan, published, number, config, config_sequence, pinned };
+    Ok(Preview { work, held })
+}
+
+/// Where order and plan document both speak of a step they say the same.
+fn merge(
+    mut pinned: BTreeMap<StepName, Foreseen>,
+    ordered: &BTreeMap<StepName, Foreseen>,
+) -> Result<BTreeMap<StepName, Foreseen>, Refusal> {
+    for (step, foreseen) in ordered {
+        if pinned.insert(step.clone(), *foreseen).is_some_and(|other| other != *foreseen) {
+            return Err(malformed_order(&format!("it foresees {step} otherwise than its plan document")));
+        }
+    }
+    Ok(pinned)
+}
+
+/// Where people must sign, each step that is left out needs their decision.
+fn check_skips(
+    order: &Order,
+    skip: &[StepName],
+    manifest: Sha256,
+    root: &TrustRoot,
+    time: Time,
+    evidence: &[Evidence],
+) -> Result<(), Refusal> {
+    for step in skip {
+        let action = super::DecisionAction::Skip;
+        let act = Act { rollout: &order.rollout, server: &order.server, step, action };
+        let environment = &order.environment;
+        gate::decide(root, environment, Some(manifest), time, act, evidence)?.map_err(
+            |Undecided { role, have, need }| {
+                let (environment, step) = (environment.clone(), step.clone());
+                Refusal::SkipUnsigned { environment, step, role, have, need }
+            },
+        )?;
+    }
+    Ok(())
 }
 
 /// The way back to what was good here. Its number is the one recorded when it came.
@@ -270,23 +422,19 @@ fn check_return(
     if let Some(trust) = root.apps.get(&manifest.app) {
         check_floor(trust, pointer.published)?;
     }
-    let plan = host_rules::check(&manifest, host)?;
+    let plan = host_rules::read_plan(&manifest)?;
+    host_rules::check(&manifest, &plan, host)?;
+    let InForce { sequence, values } = pointer.ran_with(&plan).map_err(|error| invalid_config(&error))?;
     Ok(Work {
         digest: pointer.manifest,
         manifest,
         plan,
         published: pointer.published,
         number: pointer.published,
+        config: values,
+        config_sequence: sequence,
+        pinned: BTreeMap::new(),
     })
-}
-
-fn read_manifest(bytes: &[u8], expected: Sha256) -> Result<Manifest, Refusal> {
-    if Sha256::of(bytes) != expected {
-        return Err(Refusal::ManifestDigest { expected });
-    }
-    let max = ArtifactLimits::default().manifest_bytes;
-    json::from_slice(bytes, max)
-        .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })
 }
 
 fn check_app(order: &Order, manifest: &Manifest) -> Result<(), Refusal> {
@@ -299,141 +447,79 @@ fn check_app(order: &Order, manifest: &Manifest) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_expiry(root: &TrustRoot, now: UnixMs) -> Result<(), Refusal> {
-    if now >= root.expires { Err(Refusal::TrustRootExpired { expired: root.expires }) } else { Ok(()) }
-}
-
-fn check_gate(root: &TrustRoot, environment: &Environment) -> Result<(), Refusal> {
-    let environment = environment.clone();
-    match root.environments.get(&environment) {
-        None => Err(Refusal::EnvironmentUnknown { environment }),
-        Some(Gate::PublisherOnly {}) => Ok(()),
-        Some(Gate::Statements { require, .. }) => {
-            let predicates: Vec<_> = require.iter().map(|rule| rule.predicate.as_str()).collect();
-            Err(Refusal::GateUnsupported { environment, predicate: predicates.join(", ") })
-        }
-    }
-}
-
-/// The numbers under which the app's publishers have published exactly this manifest, highest first; at least one.
-fn publications(
-    documents: Documents<'_>,
-    root: &TrustRoot,
-    trust: &AppTrust,
-    digest: Sha256,
-    manifest: &Manifest,
-) -> Result<Vec<OrderingNumber>, Refusal> {
-    if documents.statements.len() > STATEMENTS {
-        let why = format!("{} of them, at most {STATEMENTS} are allowed", documents.statements.len());
-        return Err(Refusal::Malformed { what: "statements", why });
-    }
-    let mut numbers = Vec::new();
-    let mut last = Refusal::StatementMissing { manifest: digest };
-    for bytes in documents.statements {
-        let envelope = Envelope::parse(bytes, ENVELOPE_BYTES)?;
-        if envelope.payload_type() != STATEMENT_TYPE {
-            continue;
-        }
-        // Verified first, then parsed. Statements by others are not this rule's business, unless none is left.
-        let payload = match envelope.verified_by("the publication", &trust.publishers, &root.keys) {
-            Ok(payload) => payload,
-            Err(refusal) => {
-                last = refusal;
-                continue;
-            }
-        };
-        let statement = Statement::parse(payload)?;
-        match &statement.predicate {
-            Predicate::Published(published) if is_about(&statement, published, digest, manifest) => {
-                numbers.push(published.number);
-            }
-            Predicate::Published(_) => last = Refusal::WrongSubject { manifest: digest },
-            Predicate::Approval(_)
-            | Predicate::Config(_)
-            | Predicate::Enrolled(_)
-            | Predicate::Decision(_)
-            | Predicate::Foreign { .. } => {}
-        }
-    }
-    if numbers.is_empty() {
-        return Err(last);
-    }
-    numbers.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(numbers)
-}
-
-/// The subject decides; what the statement repeats of the manifest must agree with it.
-fn is_about(statement: &Statement, published: &Published, digest: Sha256, manifest: &Manifest) -> bool {
-    statement.subject.sha256 == digest
-        && published.app == manifest.app
-        && published.version == manifest.version
-        && published.platform == manifest.platform
-}
-
 /// What a used-up statement is measured by.
-#[derive(Clone, Copy)]
-struct Repeated {
-    force: bool,
-    /// The artifact is this server's good one.
-    runs: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    /// Ordering what runs already, as it runs, is no second success: it ends as a no-op.
+    NoOp,
+    /// It runs already, and a config that was signed since is what is new.
+    NewConfig,
+    /// It takes a new statement. `force` asks for one, too.
+    Anew,
 }
 
-/// The number to deploy under: of several publications of the same bytes the highest that may be used, else the refusal
-/// of the highest. A resumption goes on under the number that it was accepted with.
+impl Repeated {
+    fn of(memory: &Memory, digest: Sha256, config: &InForce, plan: &Plan, again: Again) -> Self {
+        let Some(good) = memory.good.as_ref().filter(|good| good.manifest == digest) else {
+            return Self::Anew;
+        };
+        // It runs this very plan: where nothing was written down, it ran with what is written in it.
+        let Ok(known) = good.ran_with(plan) else { return Self::Anew };
+        if known.values != config.values && config.sequence > known.sequence {
+            return Self::NewConfig;
+        }
+        match again {
+            Again::IfOther if known.values == config.values => Self::NoOp,
+            Again::IfOther | Again::Forced => Self::Anew,
+        }
+    }
+}
+
+/// The publication that counts, the number to deploy under, and whether that may be. Where approvals order it, theirs;
+/// else of several publications of the same bytes the highest that may be used, or the highest. A resumption goes on
+/// under the number that it was accepted with.
 fn choose(
-    numbers: &[OrderingNumber],
-    trust: &AppTrust,
+    published: &[OrderingNumber],
+    approved: Option<OrderingNumber>,
     memory: &Memory,
     time: Time,
     repeated: Repeated,
-) -> Result<OrderingNumber, Refusal> {
-    let mut first = None;
-    let accepted = numbers.iter().find(|number| Some(**number) == memory.highest);
-    let order = match time {
-        Time::Now(_) => None,
-        Time::Passed => accepted,
-    };
-    for number in order.into_iter().chain(numbers) {
-        match check_number(*number, trust, memory, time, repeated) {
-            Ok(()) => return Ok(*number),
-            Err(refusal) => first = first.or(Some(refusal)),
-        }
+) -> (OrderingNumber, OrderingNumber, Result<(), Refusal>) {
+    let highest = published.first().copied().unwrap_or_default();
+    if let Some(number) = approved {
+        // None is known to have counted when it began: the lowest is the one that a floor would stop first.
+        let published = match time {
+            Time::Now(_) => highest,
+            Time::Passed { .. } => published.last().copied().unwrap_or_default(),
+        };
+        return (published, number, check_order_in_time(number, memory, time, repeated));
     }
-    Err(first.unwrap_or(Refusal::SignatureMissing { what: "the publication" }))
+    let accepted = match time {
+        Time::Now(_) => None,
+        Time::Passed { accepted } => accepted.filter(|accepted| published.contains(accepted)),
+    };
+    let usable = |number: &OrderingNumber| check_order_in_time(*number, memory, time, repeated).is_ok();
+    let number = accepted.or_else(|| published.iter().copied().find(usable)).unwrap_or(highest);
+    (number, number, check_order_in_time(number, memory, time, repeated))
 }
 
-fn check_number(
+fn check_order_in_time(
     number: OrderingNumber,
-    trust: &AppTrust,
     memory: &Memory,
     time: Time,
     repeated: Repeated,
 ) -> Result<(), Refusal> {
-    check_floor(trust, number)?;
-    if number.epoch != trust.epoch {
-        return Err(Refusal::WrongEpoch { given: number.epoch, current: trust.epoch });
-    }
-    let Time::Now(now) = time else { return Ok(()) };
-    if number.ms.0 > now.0.saturating_add(FUTURE_MS) {
-        return Err(Refusal::FarFuture { number, now });
+    match time {
+        Time::Now(_) => {}
+        Time::Passed { .. } => return Ok(()),
     }
     if let Some(known) = memory.highest.filter(|known| number < *known) {
         return Err(Refusal::Older { ordered: number, known });
     }
-    // Ordering what runs already is no second success: it ends as a no-op. `force` asks for one, and needs a new statement.
-    let no_op = repeated.runs && !repeated.force;
-    if memory.succeeded == Some(number) && !no_op {
+    if memory.succeeded == Some(number) && repeated == Repeated::Anew {
         return Err(Refusal::UsedUp { number });
     }
     Ok(())
-}
-
-fn check_revoked(root: &TrustRoot, manifest: Sha256) -> Result<(), Refusal> {
-    if root.revoked.contains(&manifest) { Err(Refusal::Revoked { manifest }) } else { Ok(()) }
-}
-
-fn check_floor(trust: &AppTrust, number: OrderingNumber) -> Result<(), Refusal> {
-    if number < trust.floor { Err(Refusal::BelowFloor { number, floor: trust.floor }) } else { Ok(()) }
 }
 
 fn malformed_order(why: &str) -> Refusal {

@@ -140,19 +140,23 @@ impl Envelope {
     }
 
     /// The keys of `role` that have signed, each in its own scheme. A public key that stands in the role twice, under
-    /// two owners or two schemes, is one key.
+    /// two owners or two schemes, is one key. A signature whose hint names another of the keys is not tried with this
+    /// one: with many signatures and many keys it would take long to find that none fits.
     pub fn signers<'a>(
         &self,
         role: &RoleKeys,
         keys: &'a BTreeMap<Sha256, Key>,
     ) -> BTreeMap<PublicKey, &'a Key> {
         let message = self.signed_bytes();
+        let hint = |signature: &Signature| signature.key_id.parse().ok().filter(|id| keys.contains_key(id));
+        let hinted: Vec<(Option<Sha256>, &Signature)> =
+            self.signatures.iter().map(|signature| (hint(signature), signature)).collect();
         let mut signers = BTreeMap::new();
         for id in &role.keys {
-            let Some(key) = keys.get(id) else { continue };
+            let mut of_key = hinted.iter().filter(|(hint, _)| hint.is_none_or(|hint| hint == *id)).peekable();
+            let Some(key) = of_key.peek().and_then(|_| keys.get(id)) else { continue };
             let Ok(public) = PublicKey::from_base64(&key.public) else { continue };
-            let signs = |signature: &Signature| key.scheme.verify(&public, &message, &signature.bytes);
-            if self.signatures.iter().any(signs) {
+            if of_key.any(|(_, signature)| key.scheme.verify(&public, &message, &signature.bytes)) {
                 signers.entry(public).or_insert(key);
             }
         }

@@ -1,4 +1,4 @@
-//! What this server executes of a plan, whatever anybody signed: features that are built, and root's own word.
+//! What this server executes of a plan, whatever anybody signed: root's own word.
 
 use super::{Privilege, Refusal, authorize::Host};
 use crate::{
@@ -7,23 +7,21 @@ use crate::{
     plan::{Kind, Plan, Step},
 };
 
-/// Reads the manifest's plan and checks every step of it, also those that may never run: a return runs others than a
-/// deployment, and nobody may be surprised at three in the morning.
-pub(super) fn check(manifest: &Manifest, host: Host<'_>) -> Result<Plan, Refusal> {
-    let plan = read_plan(manifest)?;
-    check_supported(&plan)?;
-    check_word(&plan, host)?;
+/// Checks every step of the manifest's plan, also those that may never run: a return runs others than a deployment, and
+/// nobody may be surprised at three in the morning.
+pub(super) fn check(manifest: &Manifest, plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {
+    check_word(plan, host)?;
     match &manifest.platform {
         Some(platform) if platform.as_str() != host.platform => {
             Err(Refusal::WrongPlatform { platform: platform.to_string(), own: host.platform.to_owned() })
         }
-        Some(_) | None => Ok(plan),
+        Some(_) | None => Ok(()),
     }
 }
 
 /// All rules of the manifest, now that somebody who may has signed it: a signature says who made it, not that its paths
 /// are harmless.
-fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
+pub(super) fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
     let invalid = |why: String| Refusal::PlanInvalid { why };
     manifest.check(&ArtifactLimits::default()).map_err(|error| match error {
         InvalidManifest::Plan(_) | InvalidManifest::OtherApp { .. } | InvalidManifest::Shared(_) => {
@@ -43,20 +41,6 @@ fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
         | InvalidManifest::PlanIsEntry => Refusal::Malformed { what: "manifest", why: error.to_string() },
     })?;
     Plan::parse(&manifest.plan, PLAN_FILE).map_err(|error| invalid(error.to_string()))
-}
-
-/// What a plan may say, and this version does not do, is refused by name: to run such a plan without it would be wrong.
-fn check_supported(plan: &Plan) -> Result<(), Refusal> {
-    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    for (name, param) in &plan.params {
-        if param.secret {
-            return unsupported(format!("the secret parameter {name}"));
-        }
-        if param.default.is_none() {
-            return unsupported(format!("the parameter {name} without a default"));
-        }
-    }
-    Ok(())
 }
 
 fn check_word(plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {

@@ -2,9 +2,9 @@
 
 use crate::{
     digest::Sha256,
-    name::{App, Environment, Id, ServerName},
+    name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::OrderingNumber,
+    trust::{DecisionAction, OrderingNumber, gate::Unmet},
 };
 
 /// A refusal. [`Refusal::code`] is its name on the wire, in the journal and in `--output json`.
@@ -30,8 +30,48 @@ pub enum Refusal {
         "the trust root does not name the environment {environment}; `consign trust show` shows those it names, `consign trust update --add-env {environment}` adds it"
     )]
     EnvironmentUnknown { environment: Environment },
-    #[error("the gate of {environment} requires {predicate}, which this version of consign cannot check yet")]
-    GateUnsupported { environment: Environment, predicate: String },
+    #[error("{} takes what {} of {} have approved, and {} have{}", .0.environment, .0.need, .0.role, .0.have, .0.why)]
+    ApprovalMissing(Box<Unmet>),
+    #[error("the approval is for {given}, not for {environment}")]
+    ApprovalOfOther { environment: Environment, given: Environment },
+    #[error("the approval counted until {until}, and it is {now}; approve it again")]
+    ApprovalExpired { until: UnixMs, now: UnixMs },
+    #[error(
+        "{} takes what {} of {} have signed a {} about, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.predicate, .0.have, .0.why
+    )]
+    GateUnmet(Box<Unmet>),
+    #[error(
+        "the last deployment here failed or was returned: until one succeeds, {} takes what {} of {} have signed for \
+         since, and {} have{}",
+        .0.environment, .0.need, .0.role, .0.have, .0.why
+    )]
+    Rearmed(Box<Unmet>),
+    #[error("config: {why}")]
+    ConfigInvalid { why: String },
+    #[error("the order comes with {}, and this server has accepted config {known}", sequence(*.ordered))]
+    ConfigOlder { ordered: u64, known: u64 },
+    #[error("approved is {}, and {in_force} is in force; approve it with this config", of_config(*.approved))]
+    ConfigNotApproved { approved: Option<Sha256>, in_force: Sha256 },
+    #[error("approved is the plan {approved}, and the order comes with {}", of_plan(*.given))]
+    PlanNotApproved { approved: Sha256, given: Option<Sha256> },
+    #[error("plan document: {why}")]
+    PlanOther { why: String },
+    #[error(
+        "in {environment} it takes a signed decision to take step {step} as {}: {need} of {role}, and {have} have signed it", of_action(*.action)
+    )]
+    DecisionMissing {
+        environment: Environment,
+        step: StepName,
+        action: DecisionAction,
+        role: String,
+        have: u32,
+        need: u32,
+    },
+    #[error(
+        "in {environment} it takes a signed decision to leave out step {step}: {need} of {role}, and {have} have signed it"
+    )]
+    SkipUnsigned { environment: Environment, step: StepName, role: String, have: u32, need: u32 },
     #[error("this server belongs to {own}, the order is for {ordered}")]
     WrongEnvironment { own: Environment, ordered: Environment },
     #[error("this server is {own}, the order is for {ordered}")]
@@ -43,11 +83,11 @@ pub enum Refusal {
     #[error("another order with the id {order} was received before")]
     Equivocation { order: Id },
     #[error(
-        "it was published at {ordered}, and this server has accepted what was published at {known}; run `consign artifact publish` for it again to go back to it"
+        "it was signed for at {ordered}, and this server has accepted what was signed for at {known}; to go back to it, run `consign artifact publish` for it again, or `consign approve` where approvals are asked for"
     )]
     Older { ordered: OrderingNumber, known: OrderingNumber },
     #[error(
-        "published at {number}, this has been deployed here already, and what is signed once is deployed once; run `consign artifact publish` for it again"
+        "signed for at {number}, this has been deployed here already, and what is signed once is deployed once; run `consign artifact publish` for it again, or `consign approve` where approvals are asked for"
     )]
     UsedUp { number: OrderingNumber },
     #[error("signed at {number}, more than ten minutes ahead of this server's clock ({now})")]
@@ -91,7 +131,7 @@ pub enum Refusal {
 impl Refusal {
     /// The rules about what is, or is not, signed or allowed. A rollout that ends by one of these exits with 6; the
     /// others (a plan that cannot be executed here, a stale term, nothing to return to) are failures like any other.
-    pub const TRUST_CODES: [&str; 23] = [
+    pub const TRUST_CODES: [&str; 33] = [
         "signature-missing",
         "signature-invalid",
         "statement-missing",
@@ -99,7 +139,17 @@ impl Refusal {
         "manifest-digest",
         "app-unknown",
         "environment-unknown",
-        "gate-unsupported",
+        "approval-missing",
+        "approval-expired",
+        "gate-unmet",
+        "rearmed",
+        "config-invalid",
+        "config-older",
+        "config-not-approved",
+        "plan-not-approved",
+        "plan-other",
+        "decision-missing",
+        "skip-unsigned",
         "wrong-environment",
         "wrong-server",
         "coordinator-unknown",
@@ -132,8 +182,18 @@ impl Refusal {
             Self::ManifestDigest { .. } => "manifest-digest",
             Self::AppUnknown { .. } => "app-unknown",
             Self::EnvironmentUnknown { .. } => "environment-unknown",
-            Self::GateUnsupported { .. } => "gate-unsupported",
-            Self::WrongEnvironment { .. } => "wrong-environment",
+            Self::ApprovalMissing(_) => "approval-missing",
+            Self::ApprovalExpired { .. } => "approval-expired",
+            Self::GateUnmet(_) => "gate-unmet",
+            Self::Rearmed(_) => "rearmed",
+            Self::ConfigInvalid { .. } => "config-invalid",
+            Self::ConfigOlder { .. } => "config-older",
+            Self::ConfigNotApproved { .. } => "config-not-approved",
+            Self::PlanNotApproved { .. } => "plan-not-approved",
+            Self::PlanOther { .. } => "plan-other",
+            Self::DecisionMissing { .. } => "decision-missing",
+            Self::SkipUnsigned { .. } => "skip-unsigned",
+            Self::WrongEnvironment { .. } | Self::ApprovalOfOther { .. } => "wrong-environment",
             Self::WrongServer { .. } => "wrong-server",
             Self::CoordinatorUnknown { .. } => "coordinator-unknown",
             Self::OldTerm { .. } => "old-term",
@@ -159,6 +219,30 @@ impl Refusal {
     }
 }
 
+fn sequence(ordered: u64) -> String {
+    match ordered {
+        0 => "no config".to_owned(),
+        ordered => format!("config {ordered}"),
+    }
+}
+
+fn of_config(approved: Option<Sha256>) -> String {
+    approved.map_or_else(|| "no config".to_owned(), |digest| format!("the config {digest}"))
+}
+
+fn of_plan(given: Option<Sha256>) -> String {
+    given.map_or_else(|| "none that has this server".to_owned(), |digest| digest.to_string())
+}
+
+fn of_action(action: DecisionAction) -> &'static str {
+    match action {
+        DecisionAction::Skip => "left out",
+        DecisionAction::Done => "done",
+        DecisionAction::Failed => "failed",
+        DecisionAction::Again => "to be run again",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +252,8 @@ mod tests {
         let all = include_str!("refusal.rs").split("pub fn code(").nth(1).unwrap();
         for code in Refusal::TRUST_CODES {
             assert!(all.contains(&format!("=> \"{code}\",")), "{code}");
+            let twice = Refusal::TRUST_CODES.iter().filter(|other| **other == code).count();
+            assert_eq!(twice, 1, "{code}");
         }
         assert!(Refusal::Revoked { manifest: Sha256::of(b"x") }.is_of_trust());
         assert!(!Refusal::Unsupported { feature: "`confirm`".into() }.is_of_trust());

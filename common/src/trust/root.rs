@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Envelope, OrderingNumber, PublicKey, Refusal, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE};
+use super::{
+    CONFIG, DECISION, ENROLLED, Envelope, OrderingNumber, PublicKey, Refusal, TRUST_ROOT_TYPE,
+    TRUST_ROOT_V2_TYPE,
+    condition::Where,
+    matching::{Need, assign},
+};
 use crate::{
     digest::Sha256,
     json,
-    limits::{CONDITION_BYTES, ROLE_KEYS, TRUST_ROOT_BYTES},
+    limits::{CONDITION_BYTES, GATE_RULES, ROLE_KEYS, TRUST_ROOT_BYTES},
     name::{App, Environment, Owner},
     time::UnixMs,
 };
@@ -100,7 +105,7 @@ pub enum Separation {
     None,
     /// An owner who signed the publication counts for no rule.
     Publisher,
-    /// And nobody counts for two rules.
+    /// And nobody counts for two rules of `require`, nor for two of `rearm`.
     All,
 }
 
@@ -277,11 +282,43 @@ impl TrustRoot {
     fn check_gate(&self, gate: &Gate) -> Result<(), String> {
         match gate {
             Gate::PublisherOnly {} => Ok(()),
-            Gate::Statements { require, rearm, separation: _ } => {
+            Gate::Statements { require, rearm, separation } => {
                 if require.is_empty() {
                     return Err("it requires nothing; say `publisher-only` if that is meant".to_owned());
                 }
-                require.iter().chain(rearm).try_for_each(|rule| self.check_rule(rule))
+                if require.len().max(rearm.len()) > GATE_RULES {
+                    return Err(format!("more than {GATE_RULES} rules"));
+                }
+                require.iter().chain(rearm).try_for_each(|rule| self.check_rule(rule))?;
+                match separation {
+                    Separation::None | Separation::Publisher => Ok(()),
+                    Separation::All => self.check_apart(require).and_then(|()| self.check_apart(rearm)),
+                }
+            }
+        }
+    }
+
+    /// Where nobody counts for two rules, there must be enough people for all of them together.
+    fn check_apart(&self, rules: &[GateRule]) -> Result<(), String> {
+        let owners = |role: &RoleKeys| {
+            let keys = role.keys.iter().filter_map(|id| self.keys.get(id));
+            keys.map(|key| key.owner.clone()).collect::<BTreeSet<_>>()
+        };
+        let needs: Vec<(usize, BTreeSet<Owner>)> = rules
+            .iter()
+            .filter_map(|rule| {
+                let count = usize::try_from(rule.threshold).unwrap_or(usize::MAX);
+                Some((count, owners(self.roles.get(&rule.role)?)))
+            })
+            .collect();
+        let needs: Vec<Need<'_>> = needs
+            .iter()
+            .map(|(count, willing)| Need { count: *count, willing: willing.iter().collect() })
+            .collect();
+        match assign(&needs).iter().zip(&needs).all(|(given, need)| given.len() == need.count) {
+            true => Ok(()),
+            false => {
+                Err("nobody may count for two rules, and its roles have too few owners for that".to_owned())
             }
         }
     }
@@ -294,6 +331,9 @@ impl TrustRoot {
         {
             return Err("a predicate type is 1 to 200 visible ASCII characters".to_owned());
         }
+        if [CONFIG, ENROLLED, DECISION].contains(&predicate.as_str()) {
+            return Err(format!("a {predicate} says nothing of an artifact, so no rule can ask for one"));
+        }
         let role = self.roles.get(&rule.role).ok_or_else(|| format!("there is no role {}", rule.role))?;
         self.check_threshold(rule.role.as_str(), rule.threshold, role)
             .map_err(|refusal| refusal.to_string())?;
@@ -301,7 +341,8 @@ impl TrustRoot {
             Some(condition) if condition.is_empty() || condition.len() > CONDITION_BYTES => {
                 Err(format!("`where` has 1 to {CONDITION_BYTES} bytes"))
             }
-            Some(_) | None => Ok(()),
+            Some(condition) => Where::compile(condition).map(drop).map_err(|error| error.to_string()),
+            None => Ok(()),
         }
     }
 

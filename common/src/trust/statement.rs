@@ -179,6 +179,34 @@ pub enum Predicate {
     },
 }
 
+impl Predicate {
+    /// As the statement and a gate's rule name it.
+    pub fn type_name(&self) -> &str {
+        match self {
+            Self::Published(_) => PUBLISHED,
+            Self::Approval(_) => APPROVAL,
+            Self::Config(_) => CONFIG,
+            Self::Enrolled(_) => ENROLLED,
+            Self::Decision(_) => DECISION,
+            Self::Foreign { predicate_type, .. } => predicate_type,
+        }
+    }
+
+    /// As JSON, for a gate's `where`.
+    pub fn to_value(&self) -> Value {
+        let value = match self {
+            Self::Published(predicate) => serde_json::to_value(predicate),
+            Self::Approval(predicate) => serde_json::to_value(predicate),
+            Self::Config(predicate) => serde_json::to_value(predicate),
+            Self::Enrolled(predicate) => serde_json::to_value(predicate),
+            Self::Decision(predicate) => serde_json::to_value(predicate),
+            Self::Foreign { value, .. } => return value.clone(),
+        };
+        // Structs of names and numbers: there is none that JSON cannot say.
+        value.unwrap_or_default()
+    }
+}
+
 /// What a deployment is ordered by in time, compared lexicographically.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ mod server;
 mod sessions;
 
 pub use quarantine::{Greeting, Lifted};
-pub use questions::{Decision, Foreseeing, Prospect, Question};
+pub use questions::{Decision, Foreseeing, Held, Papers, Prospect, Question};
 pub use registry::{NewServer, Registry, RegistryError};
 pub use selector::{InvalidSelector, Selector};
 pub use server::{AppReport, Enablement, JournalMark, Quarantine, Report, Server};

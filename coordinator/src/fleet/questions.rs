@@ -6,11 +6,18 @@ use consign_common::{digest::Sha256, name::StepName};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prospect {
     /// Its steps, in their order.
-    Steps(Vec<Foreseeing>),
+    Steps { steps: Vec<Foreseeing>, held: Option<Held> },
     /// It runs this already.
-    NoOp,
+    NoOp { held: Option<Held> },
     /// The order would be refused by this name.
     Refused { code: String, message: String },
+}
+
+/// A refusal that signatures may yet lift: the order would come to that, and would not be let through as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub code: String,
+    pub message: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +39,21 @@ pub enum Decision {
     },
 }
 
+/// An order's document with what goes beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Papers {
+    pub document: Vec<u8>,
+    pub statements: Vec<Vec<u8>>,
+    /// The plan document that approvals name; empty: none.
+    pub plan: Vec<u8>,
+    /// What is sealed to the server; empty: nothing.
+    pub sealed: Vec<u8>,
+}
+
 /// What is asked: an order as it would be sent, and the artifact that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    pub document: Vec<u8>,
-    pub statements: Vec<Vec<u8>>,
+    pub papers: Papers,
     /// The server may fetch the manifest of it until it has answered.
     pub manifest: Sha256,
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::questions::{Prospect, Question};
+use super::questions::{Papers, Prospect, Question};
 
 /// Orders and acknowledgements that wait for one agent's connection; an agent that does not read is disconnected.
 const QUEUE: usize = 64;
@@ -24,15 +24,11 @@ const QUEUE: usize = 64;
 /// From the coordinator to one agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToAgent {
-    Order {
-        document: Vec<u8>,
-        statements: Vec<Vec<u8>>,
-    },
+    Order(Papers),
     /// What would this order come to?
     Query {
         id: Id,
-        document: Vec<u8>,
-        statements: Vec<Vec<u8>>,
+        papers: Papers,
     },
     EventAck {
         deployment: Id,
@@ -217,7 +213,7 @@ impl Sessions {
             return Sent::NotConnected;
         };
         // Whichever agent is left gets it when its session begins.
-        if entry.asked.is_some() && matches!(message, ToAgent::Order { .. }) {
+        if entry.asked.is_some() && matches!(message, ToAgent::Order(_)) {
             return Sent::NotConnected;
         }
         if entry.queue.try_send(message).is_ok() {
@@ -234,7 +230,7 @@ impl Sessions {
         id: Id,
         question: Question,
     ) -> Option<oneshot::Receiver<Prospect>> {
-        let Question { document, statements, manifest } = question;
+        let Question { papers, manifest } = question;
         let (sender, answer) = oneshot::channel();
         {
             let mut table = self.table();
@@ -242,7 +238,7 @@ impl Sessions {
             entry.questions.retain(|_, (_, sender)| !sender.is_closed());
             entry.questions.insert(id.clone(), (manifest, sender));
         }
-        match self.send(server, ToAgent::Query { id, document, statements }) {
+        match self.send(server, ToAgent::Query { id, papers }) {
             Sent::Queued => Some(answer),
             Sent::NotConnected => None,
         }
@@ -362,7 +358,7 @@ mod tests {
         let mut first = entered(sessions.enter(&web(), &claim("a"), None));
         let mut other = occupied(sessions.enter(&web(), &claim("b"), None));
         assert_eq!(other.boot_id, "boot of a");
-        let order = ToAgent::Order { document: Vec::new(), statements: Vec::new() };
+        let order = ToAgent::Order(Papers::default());
         assert_eq!(
             sessions.send(&web(), order),
             Sent::NotConnected,
@@ -401,15 +397,16 @@ mod tests {
     fn who_asks_gets_the_answer_or_hears_that_the_session_ended() {
         let sessions = Sessions::default();
         let (id, manifest) = (Id::from_bytes([1; 16]), Sha256::of(b"m"));
-        let question = || Question { document: Vec::new(), statements: Vec::new(), manifest };
+        let question = || Question { papers: Papers::default(), manifest };
+        let no_op = || Prospect::NoOp { held: None };
         assert!(sessions.ask(&web(), id.clone(), question()).is_none(), "not connected");
         let session = sessions.open(&web(), 0);
         let mut first = sessions.ask(&web(), id.clone(), question()).unwrap();
         assert!(sessions.is_asked_about(&web(), manifest));
-        sessions.answered(&session, &Id::from_bytes([2; 16]), Prospect::NoOp);
+        sessions.answered(&session, &Id::from_bytes([2; 16]), no_op());
         assert!(first.try_recv().is_err(), "of another query");
-        sessions.answered(&session, &id, Prospect::NoOp);
-        assert_eq!(first.try_recv(), Ok(Prospect::NoOp));
+        sessions.answered(&session, &id, no_op());
+        assert_eq!(first.try_recv(), Ok(no_op()));
         assert!(!sessions.is_asked_about(&web(), manifest));
 
         let mut second = sessions.ask(&web(), id, question()).unwrap();

@@ -20,8 +20,8 @@ use tonic::{Status, Streaming};
 use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
     fleet::{
-        AppReport, Claim, Decision, Foreseeing, Greeting, JournalMark, Lost, Prospect, Report, Session,
-        ToAgent,
+        AppReport, Claim, Decision, Foreseeing, Greeting, Held, JournalMark, Lost, Papers, Prospect, Report,
+        Session, ToAgent,
     },
     rollouts::{ControllerError, Heard, NotTaken, Reported},
     trust_roots::MESSAGE_BUDGET,
@@ -330,17 +330,8 @@ async fn send_trust_roots(parts: &AgentParts, to_agent: &ToLine, mut known: u64)
 
 fn wire(message: ToAgent, now: UnixMs) -> Kind {
     match message {
-        ToAgent::Order { document, statements } => Kind::Order(v1::Order {
-            document: document.into(),
-            statements: statements.into_iter().map(Into::into).collect(),
-        }),
-        ToAgent::Query { id, document, statements } => Kind::Query(v1::Query {
-            id: id.into(),
-            order: Some(v1::Order {
-                document: document.into(),
-                statements: statements.into_iter().map(Into::into).collect(),
-            }),
-        }),
+        ToAgent::Order(papers) => Kind::Order(order(papers)),
+        ToAgent::Query { id, papers } => Kind::Query(v1::Query { id: id.into(), order: Some(order(papers)) }),
         ToAgent::EventAck { deployment, sequence } => {
             Kind::EventAck(v1::EventAck { deployment: deployment.into(), sequence })
         }
@@ -359,6 +350,16 @@ fn wire(message: ToAgent, now: UnixMs) -> Kind {
     }
 }
 
+fn order(papers: Papers) -> v1::Order {
+    let Papers { document, statements, plan, sealed } = papers;
+    v1::Order {
+        document: document.into(),
+        statements: statements.into_iter().map(Into::into).collect(),
+        plan: plan.into(),
+        sealed: sealed.into(),
+    }
+}
+
 /// What the agent foresees, checked and cut. What cannot be read is a refusal of its own kind: nobody may take it for a
 /// plan.
 fn prospect(answer: v1::Answer) -> Prospect {
@@ -366,8 +367,10 @@ fn prospect(answer: v1::Answer) -> Prospect {
     if !answer.code.is_empty() {
         return Prospect::Refused { code: cut(&answer.code, 64), message: cut(&answer.message, REASON) };
     }
+    let held = (!answer.held_code.is_empty())
+        .then(|| Held { code: cut(&answer.held_code, 64), message: cut(&answer.held_message, REASON) });
     if answer.no_op {
-        return Prospect::NoOp;
+        return Prospect::NoOp { held };
     }
     let mut steps = Vec::new();
     for step in answer.steps.iter().take(STEPS) {
@@ -384,7 +387,7 @@ fn prospect(answer: v1::Answer) -> Prospect {
         };
         steps.push(Foreseeing { step: name, kind: cut(&step.kind, 20), decision });
     }
-    Prospect::Steps(steps)
+    Prospect::Steps { steps, held }
 }
 
 /// The agent's clock minus ours.

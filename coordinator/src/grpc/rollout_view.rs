@@ -5,7 +5,7 @@ use consign_proto::v1;
 
 use super::{environments, settings};
 use crate::{
-    fleet::{Foreseeing, Prospect},
+    fleet::{Foreseeing, Held, Prospect},
     rollout::{self, Kind, Member, OnceState, ServerState},
     rollouts::{Bar, DeploymentRow, Foretold, HistoryRow, Preview, Shown, StepView, Timeline, What},
 };
@@ -196,10 +196,12 @@ fn planned(foretold: &Foretold) -> v1::PlannedServer {
         ..v1::PlannedServer::default()
     };
     match foretold {
-        Foretold::Answered(Prospect::Steps(steps)) => {
-            v1::PlannedServer { steps: steps.iter().map(planned_step).collect(), ..of("planned", "") }
+        Foretold::Answered(Prospect::Steps { steps, held }) => {
+            let Held { code, message } = held.clone().unwrap_or_default();
+            let steps = steps.iter().map(planned_step).collect();
+            v1::PlannedServer { code, steps, ..of("planned", &message) }
         }
-        Foretold::Answered(Prospect::NoOp) => of("no-op", "it runs this already"),
+        Foretold::Answered(Prospect::NoOp { .. }) => of("no-op", "it runs this already"),
         Foretold::Answered(Prospect::Refused { code, message }) => {
             v1::PlannedServer { code: code.clone(), ..of("refused", message) }
         }

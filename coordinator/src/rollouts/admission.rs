@@ -11,7 +11,12 @@ use consign_common::{
     name::{App, Environment, Id, ServerName, StepName, Version},
     plan::{Kind, Plan},
     time::UnixMs,
-    trust::{Gate, Refusal, TrustRoot},
+    trust::{
+        Gate, Refusal, TrustRoot,
+        authorize::Memory,
+        gate::{Arrival, Time},
+        review::{self, Case, Reviewed},
+    },
 };
 
 use sqlx::SqliteExecutor;
@@ -201,15 +206,34 @@ pub(super) fn check_trust(
     }
     match root.environments.get(environment) {
         None => Err(Refusal::EnvironmentUnknown { environment: environment.clone() }),
-        Some(Gate::PublisherOnly {}) => Ok(()),
-        Some(Gate::Statements { require, rearm, .. }) => match require.iter().chain(rearm).next() {
-            None => Ok(()),
-            Some(rule) => Err(Refusal::GateUnsupported {
-                environment: environment.clone(),
-                predicate: rule.predicate.clone(),
-            }),
-        },
+        Some(Gate::PublisherOnly {} | Gate::Statements { .. }) => Ok(()),
     }
+}
+
+/// What the documents say of an artifact in an environment, by the function that agents decide with. Whether the gate is
+/// met is in the answer: those who are asked to sign see what it would do before.
+pub(super) fn review(
+    root: &TrustRoot,
+    environment: &Environment,
+    bytes: &[u8],
+    statements: &[Vec<u8>],
+    plan: Option<&[u8]>,
+    now: UnixMs,
+) -> Result<Reviewed, Refusal> {
+    let manifest = read_manifest(bytes)?;
+    review::review(Case {
+        root,
+        environment,
+        digest: Sha256::of(bytes),
+        manifest: &manifest,
+        statements,
+        plan,
+        server: None,
+        arrival: Arrival::WithTheOthers,
+        // Each server has its own, and says so.
+        memory: &Memory::default(),
+        time: Time::Now(now),
+    })
 }
 
 /// The one artifact of the version that all these servers can run. A server that has never said what it is takes the
@@ -253,15 +277,14 @@ pub(super) fn check_revoked(root: &TrustRoot, manifest: Sha256) -> Result<(), Re
     if root.revoked.contains(&manifest) { Err(Refusal::Revoked { manifest }) } else { Ok(()) }
 }
 
-/// The manifest's plan, if this version can execute it.
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, Refusal> {
+    json::from_slice(bytes, ArtifactLimits::default().manifest_bytes)
+        .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })
+}
+
 pub(super) fn read_plan(bytes: &[u8]) -> Result<Plan, Refusal> {
-    let most = ArtifactLimits::default().manifest_bytes;
-    let manifest: Manifest = json::from_slice(bytes, most)
-        .map_err(|error| Refusal::Malformed { what: "manifest", why: error.to_string() })?;
-    let plan = Plan::parse(&manifest.plan, "consign.toml")
-        .map_err(|error| Refusal::PlanInvalid { why: error.to_string() })?;
-    check_plan(&plan)?;
-    Ok(plan)
+    Plan::parse(&read_manifest(bytes)?.plan, "consign.toml")
+        .map_err(|error| Refusal::PlanInvalid { why: error.to_string() })
 }
 
 /// An operator can only leave out what is there.
@@ -291,19 +314,6 @@ pub(super) fn confirm(plan: &Plan, shorter: Option<Shorter>) -> Result<u64, NotS
         }
         Some(Shorter::Asked(given)) => Ok(given),
     }
-}
-
-fn check_plan(plan: &Plan) -> Result<(), Refusal> {
-    let unsupported = |feature: String| Err(Refusal::Unsupported { feature });
-    for (name, param) in &plan.params {
-        if param.secret {
-            return unsupported(format!("the secret parameter `{name}`"));
-        }
-        if param.default.is_none() {
-            return unsupported(format!("the parameter `{name}` without a default"));
-        }
-    }
-    Ok(())
 }
 
 /// The environment's servers that the selector chooses, by name.

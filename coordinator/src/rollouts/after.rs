@@ -238,17 +238,14 @@ impl Controller {
                 return;
             }
         }
-        let statements = match order.manifest {
-            Some(manifest) => match self.repository.statements(manifest).await {
-                Ok(statements) => statements,
-                Err(error) => {
-                    tracing::error!(order = %order.id, %error, "an order's statements cannot be read");
-                    return;
-                }
-            },
-            None => Vec::new(),
+        let papers = match self.papers(&order).await {
+            Ok(papers) => papers,
+            Err(error) => {
+                tracing::error!(order = %order.id, %error, "what goes with an order cannot be read");
+                return;
+            }
         };
-        match self.sessions.send(&order.server, ToAgent::Order { document: order.document, statements }) {
+        match self.sessions.send(&order.server, ToAgent::Order(papers)) {
             Sent::Queued => {}
             Sent::NotConnected => {
                 tracing::info!(order = %order.id, server = %order.server, "kept until it connects")

@@ -32,6 +32,7 @@ mod judge;
 mod left;
 pub mod orders;
 mod output;
+mod papers;
 mod preview;
 mod read_logs;
 mod retention;

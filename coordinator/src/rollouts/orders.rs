@@ -47,7 +47,9 @@ pub fn work(
             let confirm_ms = Some(row.state.strategy.confirm_ms).filter(|ms| *ms > 0);
             let plan = pinned.cloned().unwrap_or_default();
             let force = row.again == Again::Force;
-            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge: false })
+            // Once it has ended, servers come later to what the others run.
+            let converge = row.is_ended();
+            (OrderTag::Deploy, OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge })
         }
         Kind::Return => (OrderTag::Return, OrderKind::Return { manifest, reason: row.reason.clone(), skip }),
     };
@@ -72,7 +74,9 @@ pub fn control(
         OrderKind::Deploy { .. } => OrderTag::Deploy,
         OrderKind::Return { .. } => OrderTag::Return,
     };
-    compose(row, deployment, tag, None, order, coordinator, id, now)
+    // What people must sign is about the artifact.
+    let manifest = deployment.digest.filter(|_| tag == OrderTag::Decide);
+    compose(row, deployment, tag, manifest, order, coordinator, id, now)
 }
 
 #[expect(clippy::too_many_arguments, reason = "every one is a field of the document")]

@@ -7,7 +7,7 @@ use consign_common::{
     digest::Sha256,
     name::{App, Environment, ServerName, StepName, Version},
     time::UnixMs,
-    trust::{Foreseen, ORDER_FORMAT, Order, OrderKind},
+    trust::{Foreseen, ORDER_FORMAT, Order, OrderKind, PlanDocument, Planned, PlannedStep},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -18,7 +18,7 @@ use super::{
     rows::{Again, Pinned},
     store,
 };
-use crate::fleet::{Decision, Prospect, Question, Selector, Server};
+use crate::fleet::{Decision, Foreseeing, Papers, Prospect, Question, Selector, Server};
 
 /// How long servers are given to answer, all together.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -75,10 +75,12 @@ impl Controller {
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let artifact = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, artifact)?;
-        let plan = admission::read_plan(&self.repository.manifest(artifact).await?)?;
-        admission::check_skips(&plan, &skip)?;
+        let statements = self.evidence(&app, &environment, artifact).await?;
+        let bytes = self.repository.manifest(artifact).await?;
+        let reviewed = admission::review(&root, &environment, &bytes, &statements, None, now)?;
+        admission::check_skips(&reviewed.plan, &skip)?;
+        let config = Some(reviewed.config.digest()).filter(|_| reviewed.config.sequence > 0);
 
-        let statements = self.repository.statements(artifact).await?;
         let term = store::term(self.store.read(), &app, &environment).await?.saturating_add(1);
         let rollout = fresh_id()?;
         let until = Instant::now() + ANSWER;
@@ -109,8 +111,14 @@ impl Controller {
                     converge: false,
                 },
             };
-            let question =
-                Question { document: order.to_vec(), statements: statements.clone(), manifest: artifact };
+            let question = Question {
+                papers: Papers {
+                    document: order.to_vec(),
+                    statements: statements.clone(),
+                    ..Papers::default()
+                },
+                manifest: artifact,
+            };
             match self.sessions.ask(&server.name, order.id, question) {
                 Some(answer) => waiting.push((server.name, answer)),
                 None => drop(servers.insert(server.name, Foretold::NotConnected)),
@@ -124,15 +132,18 @@ impl Controller {
             };
             servers.insert(server, foretold);
         }
-        let digest = digest(artifact, &servers);
+        let document = document(artifact, config, &servers);
+        let digest = document.as_ref().map(PlanDocument::digest);
         let made = self.clock.now();
         let preview = Preview { digest, app, version, environment, artifact, made, servers };
-        self.keep(&preview).await?;
+        if let Some(document) = document {
+            self.keep(&preview, &document).await?;
+        }
         Ok(preview)
     }
 
-    async fn keep(&self, preview: &Preview) -> Result<(), NotStarted> {
-        let Some(digest) = preview.digest else { return Ok(()) };
+    async fn keep(&self, preview: &Preview, document: &PlanDocument) -> Result<(), NotStarted> {
+        let digest = document.digest();
         let plan = admission::read_plan(&self.repository.manifest(preview.artifact).await?)?;
         let steps: Vec<StepName> = plan.steps.into_iter().map(|step| step.name).collect();
         let row = store::PreviewRow {
@@ -144,7 +155,7 @@ impl Controller {
             servers: determined(&preview.servers, &steps),
         };
         let mut write = self.store.write().await?;
-        store::put_preview(&mut write, &row, KEEP).await?;
+        store::put_preview(&mut write, &row, &document.to_vec(), KEEP).await?;
         Ok(write.commit().await?)
     }
 
@@ -193,7 +204,7 @@ fn determined(
     let mut all = BTreeMap::new();
     for (server, foretold) in servers {
         let steps = match foretold {
-            Foretold::Answered(Prospect::Steps(steps)) => steps
+            Foretold::Answered(Prospect::Steps { steps, .. }) => steps
                 .iter()
                 .filter_map(|foreseeing| {
                     let foreseen = match foreseeing.decision {
@@ -205,7 +216,7 @@ fn determined(
                 })
                 .collect(),
             // It runs the artifact already: if it has anything to do after all, that is not what was shown.
-            Foretold::Answered(Prospect::NoOp) => {
+            Foretold::Answered(Prospect::NoOp { .. }) => {
                 plan.iter().map(|step| (step.clone(), Foreseen::Skip)).collect()
             }
             Foretold::Answered(Prospect::Refused { .. })
@@ -218,41 +229,48 @@ fn determined(
     all
 }
 
-/// SHA-256 over lines of artifact, configuration (none so far), server, step and decision; servers by name, steps in
-/// their order. docs/cli.md has it, so that others can compute it.
-fn digest(artifact: Sha256, servers: &BTreeMap<ServerName, Foretold>) -> Option<Sha256> {
-    let mut text = format!("consign-plan-v1\nartifact {artifact}\nconfig none\n");
-    let header = text.len();
-    for (server, foretold) in servers {
-        match foretold {
-            Foretold::Answered(Prospect::Steps(steps)) => {
-                for step in steps {
-                    text.push_str(&format!("{server} {} {}\n", step.step, step.decision.as_str()));
-                }
-            }
-            Foretold::Answered(Prospect::NoOp) => text.push_str(&format!("{server} no-op\n")),
-            Foretold::Answered(Prospect::Refused { .. })
-            | Foretold::Disabled { .. }
-            | Foretold::NotConnected
-            | Foretold::Silent => {}
+/// What servers said that they would do, in the form in which it can be approved: servers that did not answer, or would
+/// refuse, have no part in it. `None` where none has.
+fn document(
+    artifact: Sha256,
+    config: Option<Sha256>,
+    servers: &BTreeMap<ServerName, Foretold>,
+) -> Option<PlanDocument> {
+    let planned = |foretold: &Foretold| match foretold {
+        Foretold::Answered(Prospect::Steps { steps, .. }) => {
+            let step = |foreseeing: &Foreseeing| {
+                let planned = match foreseeing.decision {
+                    Decision::Run => PlannedStep::Run,
+                    Decision::Skip { .. } => PlannedStep::Skip,
+                    Decision::Undetermined { .. } => PlannedStep::Undetermined,
+                };
+                (foreseeing.step.clone(), planned)
+            };
+            Some(Planned::Steps(steps.iter().map(step).collect()))
         }
-    }
-    (text.len() > header).then(|| Sha256::of(text.as_bytes()))
+        Foretold::Answered(Prospect::NoOp { .. }) => Some(Planned::NoOp),
+        Foretold::Answered(Prospect::Refused { .. })
+        | Foretold::Disabled { .. }
+        | Foretold::NotConnected
+        | Foretold::Silent => None,
+    };
+    let servers: BTreeMap<ServerName, Planned> =
+        servers.iter().filter_map(|(name, foretold)| Some((name.clone(), planned(foretold)?))).collect();
+    (!servers.is_empty()).then_some(PlanDocument { artifact, config, servers })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Foreseeing;
 
     fn steps(decision: Decision) -> Foretold {
         let step = Foreseeing { step: "migrate".parse().unwrap(), kind: "run".into(), decision };
-        Foretold::Answered(Prospect::Steps(vec![step]))
+        Foretold::Answered(Prospect::Steps { steps: vec![step], held: None })
     }
 
     fn of(servers: &[(&str, Foretold)]) -> Option<Sha256> {
         let servers = servers.iter().map(|(name, it)| (name.parse().unwrap(), it.clone())).collect();
-        digest(Sha256::of(b"artifact"), &servers)
+        document(Sha256::of(b"artifact"), None, &servers).map(|document| document.digest())
     }
 
     #[test]

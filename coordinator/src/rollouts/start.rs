@@ -150,13 +150,23 @@ impl Controller {
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, digest)?;
-        let plan = admission::read_plan(&self.repository.manifest(digest).await?)?;
+        let (pinned, document) = match request.pinned {
+            Some(plan) => {
+                let pinned = self.pin(plan, &app, &environment, digest, &chosen).await?;
+                let document = store::plan_document(self.store.read(), plan).await?;
+                (Some(pinned), document)
+            }
+            None => (None, None),
+        };
+        let bytes = self.repository.manifest(digest).await?;
+        let statements = self.evidence(&app, &environment, digest).await?;
+        let reviewed = admission::review(&root, &environment, &bytes, &statements, document.as_deref(), now)?;
+        let plan = reviewed.plan;
         admission::check_skips(&plan, &request.skip)?;
         strategy.confirm_ms = admission::confirm(&plan, request.confirm_ms)?;
-        let pinned = match request.pinned {
-            Some(plan) => Some(self.pin(plan, &app, &environment, digest, &chosen).await?),
-            None => None,
-        };
+        if let Some(refusal) = reviewed.assessed.refusal(&environment) {
+            return Err(refusal.into());
+        }
         let enabled = chosen.iter().filter(|server| server.kept_out().is_none()).count();
         let enabled = u32::try_from(enabled).unwrap_or(u32::MAX);
         strategy.min_healthy = request.min_healthy.map_or(0, |target| target.of(enabled));

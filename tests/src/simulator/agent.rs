@@ -14,7 +14,8 @@ use consign_common::{
     trust::{
         Order, OrderKind, Privilege, Refusal,
         authorize::{
-            Documents, Host, Intent, Verified, Work, authorize, authorize_approach, authorize_control,
+            Deciding, Documents, Host, Intent, Verified, Work, authorize, authorize_approach,
+            authorize_control,
         },
     },
 };
@@ -506,7 +507,18 @@ impl Server {
         let order = &incoming.order;
         let memory = self.disk.memory(&order.app);
         let word = catalog::word(&self.name, &self.labels, &around.apps);
-        if let Err(refusal) = authorize_control(order, COORDINATOR, &around.roots[0], &word, &memory) {
+        let began = self.disk.deployments.get(&order.deployment).map(|it| &it.order.order);
+        let manifest = began.and_then(|kind| match kind {
+            OrderKind::Deploy { manifest, .. } | OrderKind::Return { manifest, .. } => Some(*manifest),
+            OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => None,
+        });
+        let now = consign_common::time::UnixMs(self.clock_ms(around));
+        let deciding = Deciding { manifest, statements: &incoming.statements, now };
+        let root = &around.roots[0];
+        if let Err(refusal) = authorize_control(order, COORDINATOR, root, &word, &memory, deciding) {
             return self.decline(around, &incoming, &Declined::Rule(refusal));
         }
         let deployment = order.deployment.clone();

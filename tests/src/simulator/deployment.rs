@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use consign_agent::core::{Begun, Command, Input, Pointers, Run, Setting, Verdict, Waiting, Way};
 use consign_common::{
+    config::InForce,
     deployment::{Attempt, DeploymentOutcome, Event, StepOutcome},
     digest::Sha256,
     name::{App, Id},
@@ -176,7 +177,8 @@ impl Server {
             let number = matches!(order.order, OrderKind::Deploy { .. }).then_some(work.number);
             let (document, statements) = (incoming.document.clone(), incoming.statements.clone());
             around.oracle.accepted(self.place, order, work.digest, around.now);
-            self.disk.accept(order, document, statements, number);
+            let config_sequence = number.map_or(0, |_| work.config_sequence);
+            self.disk.accept(order, document, statements, number, config_sequence);
             self.commit(around, &order.deployment, &event, None);
             around.survives()?;
         }
@@ -686,16 +688,17 @@ impl Server {
 fn setting(order: &Order, work: &Work, memory: &Memory, current: Option<Sha256>, boot_id: String) -> Setting {
     let (way, skips) = match &order.order {
         OrderKind::Return { reason, skip, .. } => (Way::Return { because: reason.clone() }, skip.clone()),
-        OrderKind::Deploy { force, plan, confirm_ms, skip, .. } => {
+        OrderKind::Deploy { force, confirm_ms, skip, .. } => {
             let confirm = work.plan.confirm.map(|own| {
                 confirm_ms.map_or(own, |shorter| own.min(std::time::Duration::from_millis(shorter)))
             });
             let way = Way::Deploy {
                 steps: work.plan.steps.clone(),
-                force: *force,
+                force: *force || !memory.good.as_ref().is_some_and(|good| good.is_as(work)),
                 published: work.published,
                 number: work.number,
-                pinned: plan.clone(),
+                config: InForce { sequence: work.config_sequence, values: work.config.clone() },
+                pinned: work.pinned.clone(),
                 confirm,
             };
             (way, skip.clone())

@@ -10,7 +10,7 @@ use consign_common::{
     json,
     name::{App, Id},
     time::UnixMs,
-    trust::{Order, OrderingNumber, Refusal, authorize::Memory},
+    trust::{Order, OrderingNumber, Refusal, authorize::Memory, gate::Rearming},
 };
 
 use super::queue::{Key, Moment};
@@ -120,10 +120,12 @@ impl Disk {
         document: Vec<u8>,
         statements: Vec<Vec<u8>>,
         number: Option<OrderingNumber>,
+        config_sequence: u64,
     ) {
         self.keep(order, document, statements);
         let memory = self.memories.entry(order.app.clone()).or_default();
         memory.highest = memory.highest.max(number);
+        memory.config_sequence = memory.config_sequence.max(config_sequence);
         let deployment = Deployment { order: order.clone(), acknowledged: 0, written: 0, ended: false };
         self.deployments.insert(order.deployment.clone(), deployment);
         self.begun.push(order.deployment.clone());
@@ -134,6 +136,15 @@ impl Disk {
         deployment.written += 1;
         deployment.ended |= matches!(event, Event::Ended { .. });
         let (sequence, app) = (deployment.written, deployment.order.app.clone());
+        if let Event::Ended { result } = event {
+            let memory = self.memories.entry(app.clone()).or_default();
+            let highest = memory.highest.unwrap_or_default();
+            match Rearming::of(&deployment.order.order, result) {
+                Rearming::On => memory.failed = Some(OrderingNumber { ms: highest.ms.max(at), ..highest }),
+                Rearming::Off => memory.failed = None,
+                Rearming::Unchanged => {}
+            }
+        }
         let (deployment, event, body) = (id.clone(), event.clone(), json::to_vec(event));
         self.records.push(Record { deployment, sequence, at, event, body });
         if let Some(pointers) = pointers {

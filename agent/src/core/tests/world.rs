@@ -6,6 +6,7 @@ use std::{
 };
 
 use consign_common::{
+    config::InForce,
     deployment::{Attempt, DeploymentOutcome, Event, Failure, StepOutcome},
     digest::Sha256,
     name::Id,
@@ -30,6 +31,7 @@ pub(super) fn installed(version: &str) -> Installed {
         version: version.parse().unwrap(),
         published: number(1),
         release: format!("{version}-x"),
+        config: None,
     }
 }
 
@@ -85,6 +87,7 @@ pub(super) fn deploy(steps: Vec<Step>) -> Setting {
             force: false,
             published: number(2),
             number: number(3),
+            config: InForce::default(),
             pinned: BTreeMap::new(),
             confirm: None,
         },

@@ -1,6 +1,9 @@
 //! A coordinator with all its keys that says what no coordinator says: the agent stays up, keeps its bounds, and comes back.
 
-use consign_common::{digest::Sha256, limits::ArtifactLimits};
+use consign_common::{
+    digest::Sha256,
+    limits::{ArtifactLimits, PLAN_DOCUMENT_BYTES, SEALED_BYTES},
+};
 use consign_proto::v1::{EventAck, Order, Query, Welcome, coordinator_message::Kind};
 
 use super::{
@@ -15,7 +18,7 @@ async fn next_session(world: &mut World) {
 }
 
 fn order() -> Kind {
-    Kind::Order(Order { document: "{}".into(), statements: vec![] })
+    Kind::Order(Order { document: "{}".into(), ..Order::default() })
 }
 
 #[tokio::test]
@@ -24,7 +27,7 @@ async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
     let ack = |deployment: &str| EventAck { deployment: deployment.into(), sequence: 1 };
     ends_the_session(vec![
         Kind::Welcome(welcome),
-        Kind::Order(Order { document: "{}".into(), statements: vec!["s".into(); 33] }),
+        Kind::Order(Order { document: "{}".into(), statements: vec!["s".into(); 33], ..Order::default() }),
         Kind::EventAck(ack("../../etc/passwd")),
         Kind::EventAck(ack("")),
     ])
@@ -33,7 +36,19 @@ async fn what_no_coordinator_says_ends_the_session_and_reaches_nobody() {
 
 #[tokio::test]
 async fn a_query_beyond_its_bounds_ends_the_session() {
-    let too_many = Order { document: "{}".into(), statements: vec!["s".into(); 33] };
+    let too_many = Order { document: "{}".into(), statements: vec!["s".into(); 33], ..Order::default() };
+    let long = |plan: usize, sealed: usize| Order {
+        plan: vec![b'x'; plan].into(),
+        sealed: vec![b'x'; sealed].into(),
+        ..Order::default()
+    };
+    let query = |order: Order| Kind::Query(Query { id: "q".into(), order: Some(order) });
+    ends_the_session(vec![
+        query(long(PLAN_DOCUMENT_BYTES + 1, 0)),
+        query(long(0, SEALED_BYTES + 1)),
+        Kind::Order(long(0, SEALED_BYTES + 1)),
+    ])
+    .await;
     ends_the_session(vec![
         Kind::Query(Query { id: "q".into(), order: None }),
         Kind::Query(Query { id: "q".repeat(65), order: Some(Order::default()) }),

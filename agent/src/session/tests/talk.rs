@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, time::timeout};
 use super::world::{PATIENCE, World, deployment, event};
 use crate::{
     fixture::{Authority, COORDINATOR},
-    ports::{Answer, Inbound, Outbound, PlannedStep},
+    ports::{Answer, Foretold, Held, Inbound, Outbound, PlannedStep},
     session::{dial::Dialer, proxy::Proxies},
     status::Link,
 };
@@ -29,9 +29,16 @@ async fn says_who_it_is_and_carries_orders_and_events() {
     assert_eq!((hello.journal.as_str(), hello.journal_position), ("journal", 12));
     assert!(!hello.process.is_empty());
     assert!(matches!(agent.told().await, Inbound::Connected));
-    world.say(Kind::Order(Order { document: "{}".into(), statements: vec!["s".into()] })).await;
-    let Inbound::Order { document, statements, connected } = agent.told().await else { panic!() };
-    assert_eq!((document, statements), (b"{}".to_vec(), vec![b"s".to_vec()]));
+    let order = Order {
+        document: "{}".into(),
+        statements: vec!["s".into()],
+        plan: "plan".into(),
+        sealed: "sealed".into(),
+    };
+    world.say(Kind::Order(order)).await;
+    let Inbound::Order { papers, connected } = agent.told().await else { panic!() };
+    assert_eq!((papers.document, papers.statements), (b"{}".to_vec(), vec![b"s".to_vec()]));
+    assert_eq!((papers.plan, papers.sealed), (Some(b"plan".to_vec()), Some(b"sealed".to_vec())));
     assert_eq!(connected, COORDINATOR, "as its certificate says");
     agent.events.send(Outbound::Again).await.unwrap();
     agent.events.send(event(3)).await.unwrap();
@@ -49,9 +56,11 @@ async fn carries_queries_and_their_answers() {
     let mut agent = world.start(Arc::default());
     world.hello().await;
     assert!(matches!(agent.told().await, Inbound::Connected));
-    let order = Order { document: "{}".into(), statements: vec!["s".into()] };
+    let order = Order { document: "{}".into(), statements: vec!["s".into()], ..Order::default() };
     world.say(Kind::Query(Query { id: "q-7".into(), order: Some(order) })).await;
-    let Inbound::Query { query, document, connected, .. } = agent.told().await else { panic!() };
+    let Inbound::Query { query, papers, connected } = agent.told().await else { panic!() };
+    assert_eq!((papers.plan, papers.sealed), (None, None), "nothing is what is empty");
+    let document = papers.document;
     assert_eq!((query.as_str(), document.as_slice(), connected.as_str()), ("q-7", &b"{}"[..], COORDINATOR));
     let step = PlannedStep {
         name: "migrate".into(),
@@ -60,16 +69,27 @@ async fn carries_queries_and_their_answers() {
         because: "first_deploy is false".into(),
     };
     let (code, message) = ("used-up".to_owned(), "once only".to_owned());
-    for answer in [Answer::Accepted { steps: vec![step] }, Answer::NoOp, Answer::Refused { code, message }] {
+    let held = Held { code: "approval-missing".to_owned(), message: "nobody".to_owned() };
+    let answers = [
+        Answer::Foretold { foretold: Foretold::Work { steps: vec![step] }, held: None },
+        Answer::Foretold { foretold: Foretold::NoOp, held: Some(held) },
+        Answer::Refused { code, message },
+    ];
+    for answer in answers {
         agent.events.send(Outbound::Answer { query: query.clone(), answer: answer.clone() }).await.unwrap();
         let Said::Answer(said) = world.news().await else { panic!() };
         let steps: Vec<_> =
             said.steps.iter().map(|step| (step.name.as_str(), step.decision.as_str())).collect();
-        let said = (said.query.as_str(), said.code.as_str(), said.no_op, steps);
+        let codes = (said.code.as_str(), said.held_code.as_str(), said.held_message.as_str());
+        let said = (said.query.as_str(), codes, said.no_op, steps);
         match answer {
-            Answer::Accepted { .. } => assert_eq!(said, ("q-7", "", false, vec![("migrate", "skip")])),
-            Answer::NoOp => assert_eq!(said, ("q-7", "", true, vec![])),
-            Answer::Refused { .. } => assert_eq!(said, ("q-7", "used-up", false, vec![])),
+            Answer::Foretold { held: None, .. } => {
+                assert_eq!(said, ("q-7", ("", "", ""), false, vec![("migrate", "skip")]));
+            }
+            Answer::Foretold { held: Some(_), .. } => {
+                assert_eq!(said, ("q-7", ("", "approval-missing", "nobody"), true, vec![]));
+            }
+            Answer::Refused { .. } => assert_eq!(said, ("q-7", ("used-up", "", ""), false, vec![])),
         }
     }
 }

@@ -5,12 +5,12 @@ use super::InvalidCondition;
 use crate::limits::CONDITION_BYTES;
 
 /// Nesting of parentheses and brackets.
-pub(super) const DEPTH: u16 = 16;
+pub(crate) const DEPTH: u16 = 16;
 /// Characters of operators in all: a chain (`1+1+1...`) costs the parser up to 9 KiB of stack for each, unoptimized.
 const OPERATORS: usize = 96;
 const DOTS: usize = 256;
 
-pub(super) fn check(text: &str) -> Result<(), InvalidCondition> {
+pub(crate) fn check(text: &str) -> Result<(), InvalidCondition> {
     if text.len() > CONDITION_BYTES {
         return refuse(0, format!("longer than {CONDITION_BYTES} bytes"));
     }

@@ -10,7 +10,7 @@
 
 mod expression;
 mod facts;
-mod guard;
+pub(crate) mod guard;
 mod lower;
 
 use std::{

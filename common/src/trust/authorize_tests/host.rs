@@ -105,28 +105,6 @@ fn an_artifact_for_another_platform_is_refused() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_by_name() {
-    let unsupported = |plan: &str| {
-        let mut world = world();
-        world.plan(plan);
-        world.order.order = OrderKind::deploy(world.digest(), false);
-        world.ordered().map(drop).map_err(|refusal| (refusal.code(), refusal.to_string()))
-    };
-    unsupported(&step("run = [\"id\"]\nuser = \"shop\"\nonce = true")).unwrap();
-    unsupported(&PLAN.replacen('\n', "\nconfirm = \"5m\"\n", 1)).unwrap();
-    let refusals = [
-        (unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\n")), "workers"),
-        (unsupported(&format!("{PLAN}[params.password]\ntype = \"string\"\nsecret = true\n")), "password"),
-    ];
-    for (refusal, name) in refusals {
-        let (code, message) = refusal.expect_err(name);
-        assert_eq!(code, "unsupported");
-        assert!(message.contains(name), "{message}");
-    }
-    unsupported(&format!("{PLAN}[params.workers]\ntype = \"int\"\ndefault = 4\n")).unwrap();
-}
-
-#[test]
 fn a_plan_that_does_not_hold_or_is_another_apps_is_refused() {
     assert_eq!(code("app = \"shop\"\nunknown = 1\n", |_| {}), Err("plan-invalid"));
     assert_eq!(code(&PLAN.replace("\"shop\"\n[[", "\"blog\"\n[["), |_| {}), Err("plan-invalid"));

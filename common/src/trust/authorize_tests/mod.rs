@@ -1,16 +1,27 @@
 //! Every rule of the decision: a world in which all is well, and one thing that is not.
 
+mod config;
+mod decisions;
+mod gates;
 mod host;
 mod hostile;
+mod plans;
 mod returns;
+mod rules;
+mod separation;
 mod time;
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
+    json,
+    limits::{FUTURE_MS, STATEMENTS},
     name::Id,
-    trust::{Allowance, CoordinatorPin, Key, PUBLISHED, RoleKeys, Scheme, Separation, SigningKey, Subject},
+    trust::{
+        Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Predicate, Published, RoleKeys,
+        STATEMENT_TYPE, Scheme, SigningKey, Statement, Subject,
+    },
 };
 
 const NOW: UnixMs = UnixMs(1_700_000_000_000);
@@ -36,6 +47,8 @@ pub(super) struct World {
     pub(super) privilege: Privilege,
     pub(super) manifest: Manifest,
     pub(super) statements: Vec<Vec<u8>>,
+    /// The plan document that comes with the order.
+    pub(super) document: Option<Vec<u8>>,
     pub(super) order: Order,
     pub(super) memory: Memory,
     pub(super) now: UnixMs,
@@ -104,6 +117,7 @@ pub(super) fn world() -> World {
         privilege: Privilege::Root,
         manifest: manifest(PLAN),
         statements: vec![],
+        document: None,
         order: Order {
             format: "consign-order-v1".into(),
             id: id(1),
@@ -164,12 +178,14 @@ impl World {
             version: self.manifest.version.clone(),
             published,
             release: "1.2.0-abc".into(),
+            config: None,
         }
     }
 
     pub(super) fn decide(&self, intent: Intent<'_>) -> Result<Work, Refusal> {
         let bytes = self.bytes();
-        let documents = Documents { manifest: &bytes, statements: &self.statements, plan: None };
+        let documents =
+            Documents { manifest: &bytes, statements: &self.statements, plan: self.document.as_deref() };
         let host = Host { word: &self.word, privilege: &self.privilege, platform: "linux-x86_64" };
         authorize(intent, documents, &self.root, host, &self.memory, self.now).map(Verified::into_inner)
     }
@@ -229,28 +245,6 @@ fn the_trust_root_names_the_app_and_the_environment() {
     assert_eq!(refused(|world| world.root.apps.clear()), "app-unknown");
     assert_eq!(refused(|world| world.root.environments.clear()), "environment-unknown");
     assert_eq!(refused(|world| world.order.app = "blog".parse().unwrap()), "malformed");
-}
-
-#[test]
-fn a_gate_that_cannot_be_checked_yet_is_closed() {
-    let gate = |require| {
-        refused(move |world| {
-            let gate = Gate::Statements { require, rearm: vec![], separation: Separation::None };
-            world.root.environments.insert("production".parse().unwrap(), gate);
-        })
-    };
-    let rule = crate::trust::GateRule {
-        predicate: PUBLISHED.into(),
-        role: "qa".parse().unwrap(),
-        threshold: 1,
-        condition: None,
-    };
-    assert_eq!(gate(vec![rule]), "gate-unsupported");
-    assert_eq!(
-        gate(vec![]),
-        "gate-unsupported",
-        "also one that requires nothing, which no trust root may have"
-    );
 }
 
 #[test]
@@ -373,7 +367,9 @@ fn control_orders_are_held_to_the_same_first_rules() {
     let mut world = world();
     world.order.order = OrderKind::Cancel { reason: "stop".into() };
     let decide = |world: &World| {
-        authorize_control(&world.order, CONNECTED, &world.root, &world.word, &world.memory)
+        let deciding =
+            Deciding { manifest: Some(world.digest()), statements: &world.statements, now: world.now };
+        authorize_control(&world.order, CONNECTED, &world.root, &world.word, &world.memory, deciding)
             .map_err(|refusal| refusal.code())
     };
     assert_eq!(decide(&world), Ok(()));
@@ -394,9 +390,6 @@ fn control_orders_are_held_to_the_same_first_rules() {
         world.order.order = kind;
         assert_eq!(decide(&world), Ok(()));
     }
-    let gated = Gate::Statements { require: vec![], rearm: vec![], separation: Separation::None };
-    world.root.environments.insert(world.order.environment.clone(), gated);
-    assert_eq!(decide(&world), Err("gate-unsupported"), "where people sign, a decision is signed too");
     world.order.order = OrderKind::deploy(world.digest(), false);
     assert_eq!(decide(&world), Err("malformed"));
     world.order.server = "web-2".parse().unwrap();

@@ -20,7 +20,7 @@ pub struct PlannedServer {
     pub server: String,
     /// `planned`, `no-op`, `refused`, `disabled`, `not-connected` or `silent`.
     pub state: String,
-    /// Refused: the refusal's name.
+    /// Refused: the refusal's name. Planned: of why it would be refused now, which signatures may yet lift.
     pub code: String,
     pub because: String,
     pub steps: Vec<PlannedStep>,

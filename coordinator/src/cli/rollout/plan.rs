@@ -65,6 +65,10 @@ fn text(plan: &Plan) -> String {
             "planned" => {
                 lines.push('\n');
                 lines.push_str(&steps(&what.steps));
+                if !what.code.is_empty() {
+                    let (code, why) = (escape_line(&what.code), escape_line(&what.because));
+                    lines.push_str(&format!("not yet: {code}: {why}\n"));
+                }
             }
             "refused" => lines.push_str(&format!(
                 " would refuse it: {}: {}\n",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use consign_common::{
     digest::Sha256,
-    name::{App, Environment, ServerName, StepName},
+    name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
     trust::Foreseen,
 };
@@ -41,8 +41,18 @@ pub async fn term<'e>(
     Ok(row.map(|row| row.try_get("term")).transpose()?.map_or(0, to_u64))
 }
 
-/// Keeps it, and of all the `keep` newest.
-pub async fn put_preview(write: &mut Write, row: &PreviewRow, keep: u32) -> Result<(), StoreError> {
+/// Keeps it with its document, and of all the `keep` newest; documents also as long as a rollout is held to them.
+pub async fn put_preview(
+    write: &mut Write,
+    row: &PreviewRow,
+    document: &[u8],
+    keep: u32,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT OR IGNORE INTO plan_documents (digest, document) VALUES (?, ?)")
+        .bind(row.digest.to_string())
+        .bind(document)
+        .execute(&mut **write)
+        .await?;
     sqlx::query(
         "INSERT OR REPLACE INTO previews (digest, app, environment, artifact, made_ms, servers)
          VALUES (?, ?, ?, ?, ?, ?)",
@@ -61,7 +71,34 @@ pub async fn put_preview(write: &mut Write, row: &PreviewRow, keep: u32) -> Resu
     .bind(i64::from(keep))
     .execute(&mut **write)
     .await?;
+    sqlx::query(
+        "DELETE FROM plan_documents WHERE digest NOT IN (SELECT digest FROM previews)
+         AND digest NOT IN (SELECT json_extract(pinned, '$.digest') FROM rollouts WHERE pinned IS NOT NULL)",
+    )
+    .execute(&mut **write)
+    .await?;
     Ok(())
+}
+
+/// What has this digest.
+pub async fn plan_document<'e>(
+    db: impl SqliteExecutor<'e>,
+    digest: Sha256,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let query = sqlx::query_scalar("SELECT document FROM plan_documents WHERE digest = ?");
+    Ok(query.bind(digest.to_string()).fetch_optional(db).await?)
+}
+
+/// The plan document that the deployment's rollout is held to.
+pub async fn plan_document_of<'e>(
+    db: impl SqliteExecutor<'e>,
+    deployment: &Id,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT p.document FROM deployments d JOIN rollouts r ON r.id = d.rollout
+         JOIN plan_documents p ON p.digest = json_extract(r.pinned, '$.digest') WHERE d.id = ?",
+    );
+    Ok(query.bind(deployment.as_str()).fetch_optional(db).await?)
 }
 
 /// Those of this digest.

@@ -12,14 +12,15 @@ use consign_common::{
     plan::Phase,
     time::{Clock, SystemClock, UnixMs},
     trust::{
-        AppTrust, CoordinatorPin, Envelope, Gate, GateRule, Key, Order, OrderingNumber, RoleKeys, Scheme,
-        SigningKey, TRUST_ROOT_TYPE, TrustRoot,
+        AppTrust, Approval, CoordinatorPin, Envelope, Gate, GateRule, Key, Order, OrderingNumber, Predicate,
+        Published, RoleKeys, STATEMENT_TYPE, Scheme, SigningKey, Statement, Subject, TRUST_ROOT_TYPE,
+        TrustRoot,
     },
 };
 
 use super::*;
 use crate::{
-    fleet::{AppReport, NewServer, Registry, Report, Selector, Session, Sessions, ToAgent},
+    fleet::{AppReport, NewServer, Papers, Registry, Report, Selector, Session, Sessions, ToAgent},
     repository::Repository,
     rollout::Strategy,
     store::{StateDir, Store},
@@ -85,8 +86,33 @@ impl Fixture {
     pub(super) async fn new(servers: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(StateDir::open(&dir.path().join("state")).unwrap()).await.unwrap());
-        lay_down(&store, servers).await;
+        lay_down(&store, servers, "production").await;
         Self::over(store, dir).await
+    }
+
+    /// Its servers are in an environment whose gate asks for an approval by ada.
+    pub(super) async fn gated(servers: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(StateDir::open(&dir.path().join("state")).unwrap()).await.unwrap());
+        lay_down(&store, servers, "gated").await;
+        Self::over(store, dir).await
+    }
+
+    /// Ada approves the version for an environment; the repository has it.
+    pub(super) fn approve(&self, version: &str, environment: &str, plan: Option<Sha256>) {
+        let now = SystemClock.now();
+        let later = UnixMs(now.0 + 3_600_000);
+        let approval = Predicate::Approval(Approval {
+            app: "shop".parse().unwrap(),
+            environment: environment.parse().unwrap(),
+            number: OrderingNumber { epoch: 0, ms: now },
+            start_by: later,
+            converge_until: later,
+            config_sha256: None,
+            plan_sha256: plan,
+            reason: None,
+        });
+        say(&self.store, self.digest(version), approval);
     }
 
     /// A coordinator over this state, as after a start.
@@ -245,9 +271,14 @@ impl Fixture {
 impl Agent {
     /// The next order, which must be there.
     pub(super) async fn order(&mut self) -> Order {
+        json::from_slice(&self.papers().await.document, 1 << 20).unwrap()
+    }
+
+    /// The same, with what came beside it.
+    pub(super) async fn papers(&mut self) -> Papers {
         let message = tokio::time::timeout(Duration::from_secs(20), self.session.queue.recv());
         match message.await.expect("no order came").expect("the session ended") {
-            ToAgent::Order { document, .. } => json::from_slice(&document, 1 << 20).unwrap(),
+            ToAgent::Order(papers) => papers,
             other @ (ToAgent::EventAck { .. }
             | ToAgent::Query { .. }
             | ToAgent::TrustRoots(_)
@@ -322,15 +353,17 @@ impl Agent {
 }
 
 /// What `consign serve`, enrolment and publication leave behind.
-async fn lay_down(store: &Arc<Store>, servers: &[&str]) {
-    let environment: Environment = "production".parse().unwrap();
+async fn lay_down(store: &Arc<Store>, servers: &[&str], environment: &str) {
+    let environment: Environment = environment.parse().unwrap();
+    let key = SigningKey::generate().unwrap();
+    std::fs::write(key_file(store), key.to_pkcs8()).unwrap();
     let mut write = store.write().await.unwrap();
     sqlx::query("INSERT INTO coordinator (one, id, bundle_sha256, imported_ms) VALUES (1, 'main', '', 0)")
         .execute(&mut *write)
         .await
         .unwrap();
     sqlx::query("INSERT INTO trust_roots (version, envelope, added_ms) VALUES (1, ?, 0)")
-        .bind(trust_root())
+        .bind(trust_root(&key))
         .execute(&mut *write)
         .await
         .unwrap();
@@ -340,6 +373,13 @@ async fn lay_down(store: &Arc<Store>, servers: &[&str]) {
         let path = store.state().artifacts().join(digest.to_string());
         std::fs::create_dir_all(path.join("statements")).unwrap();
         std::fs::write(path.join("manifest.json"), &bytes).unwrap();
+        let published = Published {
+            app: "shop".parse().unwrap(),
+            version: version.parse().unwrap(),
+            platform: None,
+            number: OrderingNumber::default(),
+        };
+        say(store, digest, Predicate::Published(published));
         sqlx::query(
             "INSERT INTO artifacts (digest, app, version, platform, entries, bytes, pack_bytes, pack_sha256,
                                     added_ms, epoch, ms) VALUES (?, 'shop', ?, '', 0, 0, 0, '', 0, 0, 0)",
@@ -370,8 +410,20 @@ async fn lay_down(store: &Arc<Store>, servers: &[&str]) {
     }
 }
 
-fn trust_root() -> Vec<u8> {
-    let key = SigningKey::generate().unwrap();
+fn key_file(store: &Store) -> std::path::PathBuf {
+    store.state().artifacts().parent().unwrap().join("the-key")
+}
+
+/// A statement about the artifact, signed by the one key that there is.
+fn say(store: &Store, digest: Sha256, predicate: Predicate) {
+    let key = SigningKey::from_pkcs8(&std::fs::read(key_file(store)).unwrap()).unwrap();
+    let statement = Statement { subject: Subject { name: "shop".into(), sha256: digest }, predicate };
+    let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&key]).to_vec();
+    let dir = store.state().artifacts().join(digest.to_string()).join("statements");
+    std::fs::write(dir.join(format!("{}.json", Sha256::of(&envelope))), envelope).unwrap();
+}
+
+fn trust_root(key: &SigningKey) -> Vec<u8> {
     let keys = || RoleKeys { keys: vec![key.public().id()], threshold: 1 };
     let gated = GateRule {
         predicate: "consign:approval/v1".into(),
@@ -407,5 +459,5 @@ fn trust_root() -> Vec<u8> {
         revoked: Vec::new(),
         enrolment: None,
     };
-    Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[&key]).to_vec()
+    Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &[key]).to_vec()
 }

@@ -7,7 +7,11 @@ mod restart;
 mod succession;
 mod verbs;
 
-use consign_common::{deployment::DeploymentOutcome, trust::OrderKind};
+use consign_common::{
+    deployment::DeploymentOutcome,
+    digest::Sha256,
+    trust::{Order, OrderKind},
+};
 use fixture::{Fixture, end, succeeded};
 
 use super::*;
@@ -133,10 +137,39 @@ async fn what_cannot_be_is_refused_by_name_before_any_server_hears_of_it() {
     assert_eq!(code("shop", "9", "production", "").await, "artifact-unknown");
     assert_eq!(code("blog", "2", "production", "").await, "app-unknown");
     assert_eq!(code("shop", "2", "staging", "").await, "environment-unknown");
-    assert_eq!(code("shop", "2", "gated", "").await, "gate-unsupported");
+    assert_eq!(code("shop", "2", "gated", "").await, "no-server");
     assert_eq!(code("shop", "2", "production", "web-9").await, "server-unknown");
     assert_eq!(code("shop", "2", "production", "role=db").await, "no-server");
-    assert_eq!(code("shop", "param", "production", "").await, "unsupported");
+    assert_eq!(code("shop", "param", "production", "").await, "config-invalid");
+}
+
+#[tokio::test]
+async fn a_gate_is_closed_until_it_is_met_and_then_what_meets_it_goes_with_the_order() {
+    let fixture = Fixture::gated(&["web-1"]).await;
+    let mut one = fixture.connect("web-1").await;
+    let refused = fixture.start_of("shop", "2", "gated", "").await.unwrap_err();
+    let NotStarted::Refused(refusal) = &refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.code(), "approval-missing");
+    assert!(refusal.is_of_trust(), "which is exit code 6");
+    fixture.approve("2", "production", None);
+    fixture.approve("1", "gated", None);
+    assert_eq!(fixture.start_of("shop", "2", "gated", "").await.unwrap_err().code(), "approval-missing");
+    one.expect_nothing();
+
+    fixture.approve("2", "gated", None);
+    fixture.start_of("shop", "2", "gated", "").await.unwrap();
+    let papers = one.papers().await;
+    assert_eq!(papers.statements.len(), 2, "the publication and the approval; none for elsewhere");
+    assert!(papers.plan.is_empty() && papers.sealed.is_empty());
+    let order = Order::parse(&papers.document).unwrap();
+    assert!(matches!(order.order, OrderKind::Deploy { converge: false, .. }), "{order:?}");
+}
+
+#[tokio::test]
+async fn an_approval_of_a_plan_lets_nothing_in_without_it() {
+    let fixture = Fixture::gated(&["web-1"]).await;
+    fixture.approve("2", "gated", Some(Sha256::of(b"a plan")));
+    assert_eq!(fixture.start_of("shop", "2", "gated", "").await.unwrap_err().code(), "plan-not-approved");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use consign_common::{deployment::StepOutcome, trust::OnceWord};
 
 use super::*;
 
-fn word(order: &consign_common::trust::Order) -> &OnceWord {
+fn word(order: &Order) -> &OnceWord {
     let OrderKind::Once { step, word } = &order.order else { panic!("{order:?}") };
     assert_eq!(step.as_str(), "migrate");
     word

@@ -108,6 +108,7 @@ async fn owed_and_new_servers_get_what_runs_when_they_connect() {
         StartRequest { strategy, selector, selector_text: "role=web".into(), ..fixture.request(&[]) };
     let id = fixture.controller.start(request).await.unwrap().row.id;
     let order = one.order().await;
+    assert!(matches!(order.order, OrderKind::Deploy { converge: false, .. }), "{order:?}");
     one.end(&order, succeeded()).await;
     fixture.until(&id, |shown| shown.row.is_ended()).await;
     assert_eq!(fixture.states(&id).await, ["succeeded", "owed"]);
@@ -116,6 +117,7 @@ async fn owed_and_new_servers_get_what_runs_when_they_connect() {
     let mut two = fixture.connect("web-2").await;
     let order = two.order().await;
     assert_eq!(order.rollout, id);
+    assert!(matches!(order.order, OrderKind::Deploy { converge: true, .. }), "{order:?}");
     let mut twice = fixture.connect("web-2").await;
     assert_eq!(twice.order().await, order, "the same order again, not a second one");
     two.accept(&order).await;
