@@ -199,9 +199,10 @@ fn moment(text: &str, zone: Option<&TimeZone>, which: Disambiguation) -> Result<
 
 fn time_of_day(text: &str) -> Result<Time, InvalidFreeze> {
     let bad = || InvalidFreeze::TimeOfDay { given: cut(text) };
-    let (hour, minute) = text.split_once(':').filter(|_| text.len() == 5).ok_or_else(bad)?;
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i8>().ok());
-    match (number(hour).flatten(), number(minute).flatten()) {
+    let (hour, minute) = text.split_once(':').ok_or_else(bad)?;
+    let digits = |text: &&str| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| Some(text).filter(digits).and_then(|text| text.parse::<i8>().ok());
+    match (number(hour), number(minute)) {
         (Some(hour), Some(minute)) => Time::new(hour, minute, 0, 0).map_err(|_| bad()),
         (Some(_) | None, _) => Err(bad()),
     }

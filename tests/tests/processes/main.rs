@@ -6,6 +6,7 @@
 mod bad_input;
 mod balancers;
 mod cases;
+mod ci;
 mod clones;
 mod config;
 mod crash_points;
@@ -16,6 +17,7 @@ mod kill;
 mod kill_loops;
 mod latency;
 mod patient;
+mod pipelines;
 mod plans;
 mod random;
 mod restored;
