@@ -13,12 +13,15 @@
 //! | [`environments`] | how rollouts go about it where |
 //! | [`operators`] | people and pipelines with identities |
 //! | [`fleet`] | servers: who they are, what they said, how they are chosen |
+//! | [`pipeline`] | what begins by itself, decided; pure |
+//! | [`candidates`] | what may begin by itself, durable |
 //! | [`rollout`] | the pure engine: waves, stops, verdicts |
 //! | [`rollouts`] | rollouts as they happen: the engine between store, agents and operators |
 //! | [`logs`] | the output of steps |
 //! | [`grpc`] | listeners, callers, roles, services |
 
 pub mod bundle;
+pub mod candidates;
 pub mod cli;
 pub mod config;
 pub mod enrolment;
@@ -27,6 +30,7 @@ pub mod fleet;
 pub mod grpc;
 pub mod logs;
 pub mod operators;
+pub mod pipeline;
 pub mod repository;
 pub mod rollout;
 pub mod rollouts;

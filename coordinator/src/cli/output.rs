@@ -3,6 +3,7 @@
 //!
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
+mod candidate;
 mod environment;
 mod evidence;
 mod past;
@@ -10,6 +11,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
+pub use candidate::*;
 use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
@@ -204,6 +206,8 @@ pub struct Status {
     pub quarantined: Vec<String>,
     /// Where agents have seen more than this coordinator knows: nothing is started there until `env take-over`.
     pub behind: Vec<Behind>,
+    /// What begins by itself when nothing keeps it any more.
+    pub candidates_waiting: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -228,7 +232,7 @@ pub struct TakenOver {
     pub new_term: u64,
 }
 
-/// One line of `--follow --output json`, and of `rollout logs --output json`.
+/// One line of `--follow --output json`, of `rollout logs --output json` and of `artifact publish --wait-for`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Line {
@@ -265,6 +269,15 @@ pub enum Line {
     Successor {
         rollout: String,
         successor: String,
+    },
+    /// What was published.
+    Published {
+        artifact: Artifact,
+    },
+    /// What is waited for.
+    Candidate {
+        at_ms: u64,
+        candidate: Candidate,
     },
     /// The last line: the process exits with this code.
     End {
@@ -459,6 +472,7 @@ impl From<v1::StatusResponse> for Status {
             role: wire.role,
             quarantined: wire.quarantined,
             behind: wire.behind.into_iter().map(Into::into).collect(),
+            candidates_waiting: wire.candidates_waiting,
         }
     }
 }

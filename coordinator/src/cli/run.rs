@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use super::{
     approve,
     args::{Cli, Command},
-    artifacts,
+    artifacts, candidates,
     client::Client,
     config, environments,
     failure::{Doing, Exit, Result},
@@ -70,7 +70,8 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Rollout(command) => return rollout::run(command, &home, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
         Command::Status => status::run(&client()?, printer).await?,
-        Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
+        Command::Artifact(command) => return artifacts::run(command, &home, client, printer).await,
+        Command::Candidate(command) => return candidates::run(command, &client()?, printer).await,
         Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
         Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
@@ -88,6 +89,7 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 fn talks(command: &Command) -> bool {
     match command {
         Command::Rollout(_)
+        | Command::Candidate(_)
         | Command::Approve(_)
         | Command::Attest(_)
         | Command::Env(_)

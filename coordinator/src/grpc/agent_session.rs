@@ -454,6 +454,8 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
             current: digest(&state.current)?,
             highest: OrderingNumber { epoch: state.epoch, ms: UnixMs(state.ms) },
             term: state.term,
+            failed: (state.failed_ms > 0)
+                .then_some(OrderingNumber { epoch: state.failed_epoch, ms: UnixMs(state.failed_ms) }),
         };
         apps.insert(state.app.parse().map_err(invalid)?, report);
     }

@@ -10,6 +10,7 @@ mod agents;
 mod allow_list;
 mod answer;
 mod caller;
+mod candidates;
 mod config;
 mod connection;
 mod environments;

@@ -66,6 +66,7 @@ impl Operators for OperatorService {
             role: caller.role.as_str().into(),
             behind: self.rollouts.behind().await?,
             quarantined: quarantined.map(|server| server.name.to_string()).collect(),
+            candidates_waiting: self.environments.candidates_waiting().await?,
         }))
     }
 
@@ -81,6 +82,7 @@ impl Operators for OperatorService {
             .repository
             .begin(request.manifest.into(), request.statement.into(), pack, self.clock.now())
             .await?;
+        self.environments.controller.reconsider();
         Ok(Response::new(match begun {
             Begun::Complete => v1::BeginPublishResponse {
                 upload: String::new(),
@@ -108,6 +110,7 @@ impl Operators for OperatorService {
             Ended::Partial(offset) => v1::UploadResponse { complete: false, offset, artifact: None },
             Ended::Published(artifact) => {
                 tracing::info!(app = %artifact.app, version = %artifact.version, digest = %artifact.digest, "published");
+                self.environments.controller.reconsider();
                 let offset = artifact.pack_bytes;
                 let artifact = Some(view::artifact(*artifact, &[]));
                 v1::UploadResponse { complete: true, offset, artifact }
@@ -372,7 +375,9 @@ impl Operators for OperatorService {
     async fn put_statement(&self, request: Request<v1::PutStatementRequest>) -> Answer<v1::Statement> {
         let caller = caller(&request)?;
         let envelope = request.into_inner().envelope;
-        statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await.map(Response::new)
+        let put = statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await?;
+        self.environments.controller.reconsider();
+        Ok(Response::new(put))
     }
 
     async fn list_statements(
@@ -385,6 +390,23 @@ impl Operators for OperatorService {
 
     async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
         self.rollouts.check(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_candidates(
+        &self,
+        request: Request<v1::ListCandidatesRequest>,
+    ) -> Answer<v1::ListCandidatesResponse> {
+        self.environments.list_candidates(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn veto_candidate(&self, request: Request<v1::VetoCandidateRequest>) -> Answer<v1::Candidate> {
+        let caller = caller(&request)?;
+        self.environments.veto(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn hold_environment(&self, request: Request<v1::HoldEnvironmentRequest>) -> Answer<v1::Hold> {
+        let caller = caller(&request)?;
+        self.environments.hold(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_rollouts(
@@ -418,6 +440,7 @@ impl Operators for OperatorService {
         let request = request.into_inner();
         let servers: BTreeSet<String> = request.sealed.iter().map(|sealed| sealed.server.clone()).collect();
         let put = self.config.put(&caller, request).await?;
+        self.environments.controller.reconsider();
         // One that came later and lacked them can have what its environment runs now.
         for server in servers {
             let server: ServerName = server.parse().map_err(invalid)?;

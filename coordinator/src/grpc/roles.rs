@@ -63,6 +63,9 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/PutStatement", OPERATORS),
     ("/consign.v1.Operators/ListStatements", OPERATORS),
     ("/consign.v1.Operators/CheckRollout", OPERATORS),
+    ("/consign.v1.Operators/ListCandidates", OPERATORS),
+    ("/consign.v1.Operators/VetoCandidate", DEPLOYERS),
+    ("/consign.v1.Operators/HoldEnvironment", DEPLOYERS),
 ];
 
 /// Whether `role` may call the method of this path.

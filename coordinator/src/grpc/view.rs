@@ -85,6 +85,8 @@ fn app(app: String, report: AppReport) -> v1::AppState {
         ms: report.highest.ms.0,
         good_version: report.good_version,
         term: report.term,
+        failed_epoch: report.failed.map_or(0, |failed| failed.epoch),
+        failed_ms: report.failed.map_or(0, |failed| failed.ms.0),
     }
 }
 

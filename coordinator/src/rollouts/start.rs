@@ -34,6 +34,8 @@ pub struct StartRequest {
     pub app: App,
     pub version: Version,
     pub environment: Environment,
+    /// The candidate that begins by itself; `None`: a person asks.
+    pub candidate: Option<Chosen>,
     pub waves: Vec<String>,
     /// The servers of the first wave.
     pub canary: Option<Canary>,
@@ -54,6 +56,14 @@ pub struct StartRequest {
     pub again: Again,
     pub by: String,
     pub reason: String,
+}
+
+/// What the pipeline begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub number: i64,
+    /// Exactly these bytes.
+    pub digest: Sha256,
 }
 
 #[derive(Clone, Debug)]
@@ -118,6 +128,7 @@ pub enum RollbackOf {
 
 impl Controller {
     pub async fn start(self: &Arc<Self>, request: StartRequest) -> Result<Shown, NotStarted> {
+        let chosen = request.candidate;
         let (row, queueing, in_force) = self.planned(request).await?;
         let by = row.started_by.clone();
         let mut after = After::default();
@@ -126,6 +137,7 @@ impl Controller {
         for other in open_of(&mut write, &row.app, &row.environment).await? {
             self.make_way(&mut write, other, &row, queueing, in_force.as_ref(), &mut after).await?;
         }
+        self.settle_candidates(&mut write, &row, chosen.as_ref()).await?;
         row.term = store::raise_term(&mut write, &row.app, &row.environment).await?;
         add(&mut write, &row).await?;
         if let Some(in_force) = &in_force {
@@ -158,6 +170,9 @@ impl Controller {
         let stocked = self.repository.of_version(&app, &version).await?;
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
+        if request.candidate.is_some_and(|chosen| chosen.digest != digest) {
+            return Err(NotStarted::OtherPlatform { app, version, environment });
+        }
         admission::check_revoked(&root, digest)?;
         let (pinned, document) = match request.pinned {
             Some(plan) => {
@@ -322,6 +337,7 @@ impl Controller {
         self.drive(&mut write, begin, &mut after).await?;
         write.commit().await?;
         tracing::info!(%app, %environment, by, "hold lifted");
+        self.reconsider();
         self.perform(after).await?;
         self.converge_all(environment).await?;
         Ok(hold)

@@ -256,6 +256,7 @@ impl Coordinator {
         };
         tasks.spawn(until(stopping(&stop), renewing));
         tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_time()));
+        tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_pipelines()));
         tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();

@@ -365,3 +365,27 @@ fn sql(database: &Path, text: &str) {
     let status = Command::new("python3").args(["-c", script]).arg(database).arg(text).status().unwrap();
     assert!(status.success(), "{text}");
 }
+
+/// An approval is of an artifact with its values: with others it is another thing, and somebody looks at it again.
+#[test]
+fn an_approval_covers_the_config_that_is_in_force() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let plan = "[params.workers]\ntype = \"int\"\ndefault = 4\n[[step]]\nname = \"say\"\nshell = \"echo $WORKERS workers\"\n\
+                [[step]]\nname = \"activate\"\nactivate = true\n";
+    gated.scene.publish("1.0.0", plan, &[]);
+    let set = |workers: &str| {
+        gated.scene.operator.ok(&["config", "set", "app", "--env", "production", workers]);
+    };
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    set("workers=8");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.check("1.0.0"), 6, &["config-not-approved"]);
+    assert_eq!(gated.current(), None);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    says(&gated.check("1.0.0"), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["8 workers"]);
+    set("workers=2");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["2 workers"]);
+}

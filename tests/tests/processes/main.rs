@@ -21,3 +21,4 @@ mod random;
 mod restored;
 mod rollouts;
 mod scene;
+mod trust;
