@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use consign_common::{
-    deployment::DeploymentOutcome,
+    deployment::{DeploymentOutcome, Event},
     time::UnixMs,
-    trust::{Decision, DecisionAction, Enrolled, OrderKind, OrderingNumber, Predicate},
+    trust::{Decision, DecisionAction, Enrolled, Order, OrderKind, OrderingNumber, Predicate},
 };
+
+use consign_proto::v1::agent_message::Kind as Said;
 
 use crate::evil::coordinator::{
     attack::{Attack, Outcome},
@@ -177,7 +179,53 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         assert_eq!(world.refusal_of(&again), "rearmed", "after a restart");
     })
     .own(),
+    Attack::free(
+        "cancel-after-a-failure",
+        Outcome::Refused("rearmed"),
+        "a cancel while a deployment that has failed tidies up, and while one goes back: they count as failed and as returned all the same, and what was approved without a release manager is refused",
+        |world| {
+            let wait = "shell = \"until [ -e @effects.go ]; do sleep 0.02; done\"";
+            let tidying = format!(
+                "[[step]]\nname = \"break\"\nshell = \"exit 1\"\n\n[[step]]\nname = \"activate\"\nactivate = true\n\n\
+                 [[step]]\nname = \"tidy\"\nalways = true\n{wait}\n"
+            );
+            cancelled_late(world, &tidying);
+        },
+    )
+    .own(),
 ];
+
+/// It fails in its first step, is cancelled while its last one waits, and the gate is armed.
+fn cancelled_late(world: &mut World, plan: &str) {
+    let artifact = world.artifact_of("shop", plan);
+    let statements = world.evidence(&artifact);
+    let order = world.order("shop", OrderKind::deploy(artifact.digest, false));
+    let running = world::shot(&order, statements);
+    world.send(&running);
+    let mut spawned = 0;
+    world.event(&running, |event| {
+        spawned += u32::from(matches!(event, Event::Spawned { .. }));
+        (spawned == 2).then_some(())
+    });
+    let cancel = Order { id: world.id(), order: OrderKind::Cancel { reason: "no".into() }, ..order };
+    world.send(&world::shot(&cancel, Vec::new()));
+    let word = cancel.id.to_string();
+    world.hear("what becomes of the cancel", |said| match said {
+        Said::Refused(refused) if refused.order == word => Some(()),
+        Said::Event(event) if String::from_utf8_lossy(&event.body).contains("cancelling") => Some(()),
+        _ => None,
+    });
+    world.release("effects.go");
+    let outcome = world.outcome_of(&running);
+    println!("       cancelled late: {outcome:?}");
+    let next = world.artifact();
+    let approvals = world.approvals(&next, |_| {});
+    let statements = world.evidence_with(&next, approvals);
+    let unarmed = world.deploy(&next, statements);
+    world.send(&unarmed);
+    assert_eq!(world.refusal_of(&unarmed), "rearmed");
+    world.failed = Some(Failed);
+}
 
 /// A deployment that everybody signed, and that fails.
 pub(super) fn fail(world: &mut World) {

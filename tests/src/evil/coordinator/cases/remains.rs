@@ -49,7 +49,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
     Attack::remains(
         "remains-interrupt",
         "a cancel, by nobody's word",
-        "interrupts: the deployment ends as cancelled, and `current` is what it was",
+        "interrupts: the deployment ends as cancelled, and `current` is what it was; what is interrupted before it failed does not re-arm the gate",
         |world| {
             let plan = format!("[[step]]\nname = \"wait\"\nshell = \"sleep 60\"\n{STEPS}");
             let artifact = world.artifact_of("shop", &plan);
