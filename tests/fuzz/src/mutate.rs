@@ -54,6 +54,8 @@ const NUMBERS: &[&str] = &[
 
 const LENGTHS: &[u32] = &[0, 1, 11, 31, 32, 33, 63, 64, 65, 0x7fff_ffff, 0x8000_0000, u32::MAX];
 
+const SPACES: &[&[u8]] = &[b" ", b"\n", b"\t", b"\r\n", b"\0", b"\xef\xbb\xbf"];
+
 const VALUES: &[&str] = &[
     "null",
     "true",
@@ -104,7 +106,10 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8], words: &[&str]
             let copied = bytes[random.range(bytes.len())].to_vec();
             insert(random, bytes, &copied);
         }
-        4 => insert(random, bytes, random.clone().pick(words).as_bytes()),
+        4 => {
+            let word = random.pick(words).as_bytes();
+            insert(random, bytes, word);
+        }
         5 => replace_word(random, bytes, words),
         6 | 7 => replace_number(random, bytes),
         8 => {
@@ -127,11 +132,10 @@ fn change(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8], words: &[&str]
         18 => change_length(random, bytes),
         19 => repeat(random, bytes),
         20 => respell(random, bytes),
-        _ => insert(
-            random,
-            bytes,
-            random.clone().pick(&[&b" "[..], b"\n", b"\t", b"\r\n", b"\0", b"\xef\xbb\xbf"]),
-        ),
+        _ => {
+            let space = random.pick(SPACES);
+            insert(random, bytes, space);
+        }
     }
 }
 

@@ -145,8 +145,8 @@ pub fn run(target: &Target, seed: u64, until: Until, bounds: Bounds, at: Option<
 
 fn choose<'a>(random: &mut Random, seeds: &'a [Vec<u8>], kept: &'a [Vec<u8>]) -> &'a [u8] {
     match kept.is_empty() || random.one_in(3) {
-        true => random.pick(seeds),
-        false => random.pick(kept),
+        true => random.pick::<Vec<u8>>(seeds),
+        false => random.pick::<Vec<u8>>(kept),
     }
 }
 
