@@ -39,6 +39,8 @@ struct Status {
     fingerprint: Option<String>,
     trust_root_version: u64,
     trust_root_expires: UnixMs,
+    /// New deployments are refused; what runs, and returns, go on.
+    trust_root_expired: bool,
     apps: Vec<AppView>,
     deployments: Vec<DeploymentView>,
 }
@@ -82,6 +84,7 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
         fingerprint,
         trust_root_version: root.version,
         trust_root_expires: root.expires,
+        trust_root_expired: SystemClock.now() >= root.expires,
         apps,
         deployments,
     })
@@ -119,7 +122,11 @@ fn print(status: &Status) {
     if let Some(fingerprint) = &status.fingerprint {
         say(format!("Fingerprint   {fingerprint}"));
     }
-    say(format!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires));
+    let expired = if status.trust_root_expired { " (EXPIRED: new deployments are refused)" } else { "" };
+    say(format!(
+        "Trust root    version {}, until {}{expired}",
+        status.trust_root_version, status.trust_root_expires
+    ));
     for app in &status.apps {
         let short = |digest: &Option<consign_common::digest::Sha256>| {
             digest.as_ref().map_or_else(|| "-".to_owned(), consign_common::digest::Sha256::short)

@@ -156,3 +156,31 @@ fn app_state(report: AppReport) -> AppState {
         failed_ms: failed.map_or(0, |failed| failed.ms.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use consign_common::trust::{Refusal, Statement};
+
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_it_reads_it_reads() {
+        let types = document_types();
+        for root in [TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE] {
+            assert!(types.contains(&root.to_owned()));
+        }
+        let ours = types.iter().filter(|name| name.starts_with("consign:"));
+        for name in ours {
+            let text = format!(
+                "{{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":[{{\"name\":\"\",\"digest\":{{\"sha256\":\"{}\"}}}}],\
+                 \"predicateType\":\"{name}\",\"predicate\":{{}}}}",
+                "0".repeat(64)
+            );
+            // It knows the type, and misses what belongs into it.
+            let Err(Refusal::Malformed { why, .. }) = Statement::parse(text.as_bytes()) else {
+                panic!("{name}")
+            };
+            assert!(why.contains("missing field"), "{name}: {why}");
+        }
+    }
+}

@@ -76,7 +76,7 @@ pub enum Refusal {
     WrongEnvironment { own: Environment, ordered: Environment },
     #[error("this server is {own}, the order is for {ordered}")]
     WrongServer { own: ServerName, ordered: ServerName },
-    #[error("{coordinator} is not a coordinator that the trust root names, or not the one that is connected")]
+    #[error("{} is not a coordinator that the trust root names, or not the one that is connected", shown(.coordinator))]
     CoordinatorUnknown { coordinator: String },
     #[error("the order's term {ordered} is older than {known}")]
     OldTerm { ordered: u64, known: u64 },
@@ -253,6 +253,14 @@ fn of_action(action: DecisionAction) -> &'static str {
         DecisionAction::Failed => "failed",
         DecisionAction::Again => "to be run again",
     }
+}
+
+/// Text of a document that nobody vouches for yet, as a refusal repeats it: its beginning, in one line.
+pub(super) fn shown(text: &str) -> String {
+    const CHARACTERS: usize = 200;
+    let start = text.chars().take(CHARACTERS).flat_map(char::escape_debug);
+    let cut = if text.chars().nth(CHARACTERS).is_some() { "..." } else { "" };
+    start.chain(cut.chars()).collect()
 }
 
 #[cfg(test)]

@@ -228,6 +228,30 @@ fn an_approved_plan_is_what_runs() {
 }
 
 #[test]
+fn an_approval_is_of_the_config_that_is_in_force() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let say = "[params.workers]\ntype = \"int\"\ndefault = 2\n\
+               [[step]]\nname = \"say\"\nshell = \"echo with $WORKERS workers\"\n";
+    gated.scene.publish("1.0.0", &format!("{say}{ACTIVATE}"), &[]);
+    let set = |workers: &str| {
+        let value = format!("workers={workers}");
+        gated.scene.operator.ok(&["config", "set", "app", "--env", "production", &value]);
+    };
+    // Without a config there is none to approve.
+    let none = gated.approve("1.0.0", "production", &["--output", "json"]);
+    assert!(none.stdout.contains("\"config_sha256\": \"\""), "{}{}", none.stdout, none.stderr);
+    set("4");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config"]);
+    says(&gated.check("1.0.0"), 6, &["does not count", "config"]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &["proven  config 1 by", "workers = 4"]);
+    says(&gated.check("1.0.0"), 0, &["allowed"]);
+    set("8");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config"]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &["workers = 8"]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["with 8 workers"]);
+}
+
+#[test]
 fn to_leave_a_step_out_takes_the_signature_of_who_approves() {
     let gated = Gated::start(&[("web-1", "production")]);
     let warm = format!("[[step]]\nname = \"warm\"\nshell = \"echo is warm\"\n{ACTIVATE}");
@@ -259,7 +283,8 @@ fn to_leave_a_step_out_takes_the_signature_of_who_approves() {
 #[test]
 fn how_an_unknown_step_ended_is_said_by_who_approves() {
     let gated = Gated::start(&[("web-1", "production")]);
-    let slow = format!("[[step]]\nname = \"slow\"\nshell = \"sleep 300\"\n{ACTIVATE}");
+    let slow =
+        format!("[[step]]\nname = \"slow\"\nshell = \"echo begun > ../../begun; sleep 300\"\n{ACTIVATE}");
     gated.scene.publish("1.0.0", &slow, &[]);
     says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
     let begun = gated.scene.operator.json(&["rollout", "start", "app@1.0.0", "--env", "production"]);
@@ -271,7 +296,11 @@ fn how_an_unknown_step_ended_is_said_by_who_approves() {
             if step["state"] == state { Ok(()) } else { Err(step) }
         });
     };
-    wait("running");
+    // Before it has begun a lost supervisor costs nothing: another one runs it.
+    let begun = gated.scene.agents[0].apps().join("app/begun");
+    until("the step has begun", Duration::from_secs(60), || {
+        if begun.exists() { Ok(()) } else { Err("not yet") }
+    });
     for supervisor in gated.scene.agents[0].supervisors() {
         Command::new("kill").args(["-KILL", &supervisor.to_string()]).status().unwrap();
     }
@@ -280,7 +309,10 @@ fn how_an_unknown_step_ended_is_said_by_who_approves() {
     says(&gated.scene.operator.run(&decide), 6, &["signer-unknown"]);
     let key = gated.pat();
     says(&gated.scene.operator.run(&[&decide[..], &["--key", &key]].concat()), 0, &[]);
-    says(&gated.scene.operator.run(&["rollout", "follow", id]), 0, &[]);
+    until("web-1 has it", Duration::from_secs(60), || {
+        let shown = gated.scene.operator.json(&["rollout", "show", id]);
+        if shown["deployments"][0]["state"] == "succeeded" { Ok(()) } else { Err(shown) }
+    });
     assert_eq!(gated.current().as_deref(), Some("1.0.0"));
 }
 
@@ -364,4 +396,28 @@ fn sql(database: &Path, text: &str) {
     let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.executescript(sys.argv[2])";
     let status = Command::new("python3").args(["-c", script]).arg(database).arg(text).status().unwrap();
     assert!(status.success(), "{text}");
+}
+
+/// An approval is of an artifact with its values: with others it is another thing, and somebody looks at it again.
+#[test]
+fn an_approval_covers_the_config_that_is_in_force() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let plan = "[params.workers]\ntype = \"int\"\ndefault = 4\n[[step]]\nname = \"say\"\nshell = \"echo $WORKERS workers\"\n\
+                [[step]]\nname = \"activate\"\nactivate = true\n";
+    gated.scene.publish("1.0.0", plan, &[]);
+    let set = |workers: &str| {
+        gated.scene.operator.ok(&["config", "set", "app", "--env", "production", workers]);
+    };
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    set("workers=8");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.check("1.0.0"), 6, &["config-not-approved"]);
+    assert_eq!(gated.current(), None);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    says(&gated.check("1.0.0"), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["8 workers"]);
+    set("workers=2");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["2 workers"]);
 }

@@ -17,8 +17,9 @@ use consign_common::{
 use consign_proto::v1;
 
 use super::{changes, papers::Papers};
-use crate::cli::output::{
-    ConfigLine, Evidence, GateLine, Proof, ReturnLine, RolloutLine, RunningLine, StatementLine,
+use crate::cli::{
+    config::shown,
+    output::{ConfigLine, Evidence, GateLine, Proof, ReturnLine, RolloutLine, RunningLine, StatementLine},
 };
 
 /// As [`GateLine::part`] names them.
@@ -208,6 +209,7 @@ fn config_line(
     (config.sequence > 0).then(|| ConfigLine {
         sequence: config.sequence,
         sha256: config.digest().to_string(),
+        values: config.values.iter().map(|(name, value)| (name.to_string(), shown(value))).collect(),
         proof: Proof::proven(signers.unwrap_or_default()),
     })
 }

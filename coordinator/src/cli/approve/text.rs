@@ -40,8 +40,10 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
     page.section("what the gate asks for");
     gate(&mut page, &evidence.gate);
     if let Some(config) = &evidence.config {
-        let line = format!("config {} by {}: {}", config.sequence, listed(&config.proof.by), config.sha256);
-        page.line(&config.proof, &line);
+        page.line(&config.proof, &format!("config {} by {}:", config.sequence, listed(&config.proof.by)));
+        for (name, value) in &config.values {
+            page.line(&config.proof, &format!("  {name} = {value}"));
+        }
     }
 
     page.section(&format!("what runs in {} now, and what changes", evidence.environment));

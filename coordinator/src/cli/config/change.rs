@@ -122,7 +122,7 @@ pub(super) fn difference(
 }
 
 /// For a person. A secret is only ever said to be there.
-pub(super) fn shown(value: &ConfigValue) -> String {
+pub(crate) fn shown(value: &ConfigValue) -> String {
     match value {
         ConfigValue::Bool(flag) => flag.to_string(),
         ConfigValue::Int(number) => number.to_string(),

@@ -20,4 +20,5 @@ mod salts;
 mod send;
 mod show;
 
+pub(super) use change::shown;
 pub(super) use commands::{ConfigCommand, run};

@@ -62,6 +62,7 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let environment = &args.environment;
     let (_, root) = trust::newest(home, client).await?;
     let papers = approve::fetch(client, &root, (app, version), args.platform.as_ref()).await?;
+    let papers = papers.configured(client, environment).await?;
     let refused =
         |refusal: consign_common::trust::Refusal| Failure::refused(format!("{}: {refusal}", refusal.code()));
     let config = approve::in_force(&papers, &root, environment).map_err(refused)?;
