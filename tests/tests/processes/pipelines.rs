@@ -1,11 +1,7 @@
 //! From a publication to production by itself: what begins, what waits and for what, and what a crash or a person does to
 //! it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use consign_tests::{
     scene::{Operator, Ran},
@@ -73,6 +69,26 @@ impl Pipeline {
         self.scene.agents[1].kill();
         self.scene.agents[1].launch();
         self.operator().wait_online("web-1");
+    }
+
+    /// A coordinator that dies at this point, of those that it passes from now on.
+    fn counting(&mut self, counter: &Path, at: u64) {
+        self.scene.coordinator.kill();
+        fs::write(counter, "").unwrap();
+        let count = format!("serve:{}", counter.display());
+        self.scene.coordinator.launch_with(|command| {
+            command.env("CONSIGN_CRASH_COUNT", &count).env("CONSIGN_CRASH_AT", at.to_string());
+        });
+        until("it listens", LONG, || {
+            let shown = self.operator().run(&["status"]);
+            if shown.code == 0 { Ok(()) } else { Err(shown) }
+        });
+        self.reconnect();
+        let passed = fs::read(counter).unwrap().len() / 64;
+        assert!(passed < PADDING, "{passed} points were passed before anything was published");
+        let more = format!("{:<63}\n", "padding").repeat(PADDING - passed);
+        let mut file = fs::OpenOptions::new().append(true).open(counter).unwrap();
+        std::io::Write::write_all(&mut file, more.as_bytes()).unwrap();
     }
 
     fn candidates(&self, more: &[&str]) -> Vec<Value> {
@@ -342,55 +358,82 @@ fn a_robot_opens_the_gate_until_something_fails() {
     assert_eq!(pipeline.rollouts("production"), ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]);
 }
 
-/// The coordinator dies at every instant from the publication on: nothing that was published is lost, and nothing begins
-/// twice.
+/// A hotfix that was built later overtakes what waits for its approval, and that goes after it all the same: each by the
+/// approval that was signed for it, and the second one by the very plan that was approved.
+#[test]
+fn a_hotfix_overtakes_what_waits_and_both_go_through() {
+    let pipeline = Pipeline::start("[environment.production]\ndeploy = \"on-publish\"\n");
+    let operator = pipeline.operator();
+    let key = |name: &str| pipeline.scene.directory.path().join(name).display().to_string();
+    operator.ok(&["key", "generate", &key("pat.key"), "--owner", "pat"]);
+    operator.ok(&["trust", "add-key", &format!("product-owners={}", key("pat.pub")), "--threshold", "1"]);
+    operator.ok(&["trust", "set-gate", "production", "--require", "approval by product-owners"]);
+    pipeline.publish("1.0.0");
+    pipeline.publish("1.0.1");
+    pipeline.waits("production", "1.0.0", "gate");
+    pipeline.waits("production", "1.0.1", "gate");
+    let approve = |version: &str, more: &[&str]| {
+        let (artifact, key) = (format!("app@{version}"), key("pat.key"));
+        let approve = ["approve", &artifact, "--env", "production", "--key", &key, "--yes"];
+        operator.ok(&[&approve[..], more].concat());
+    };
+    approve("1.0.1", &[]);
+    pipeline.runs(1, "1.0.1");
+    pipeline.waits("production", "1.0.0", "gate");
+    approve("1.0.0", &["--with-plan"]);
+    pipeline.runs(1, "1.0.0");
+    assert_eq!(pipeline.rollouts("production"), ["1.0.1", "1.0.0"]);
+    let newest = operator.json(&["rollout", "list", "--env", "production", "--limit", "1"]);
+    assert_eq!(newest[0]["plan"].as_str().unwrap().len(), 64, "{newest}");
+}
+
+/// The coordinator dies at every instant between a publication and the start of its rollout: nothing that was published
+/// is lost, and nothing begins twice.
 #[test]
 fn a_coordinator_that_dies_between_publication_and_start_starts_once() {
     let mut pipeline = Pipeline::start("[environment.production]\ndeploy = \"on-publish\"\n");
     let counter = pipeline.scene.directory.path().join("points");
+    // Once to its end: what is passed from the first commit on, with the artifact's row, up to the order being sent.
+    pipeline.counting(&counter, u64::MAX);
+    pipeline.publish("1.0.0");
+    pipeline.runs(1, "1.0.0");
+    let passed = points(&counter);
+    let first = passed.iter().position(|at| at == "store-commit-before").unwrap();
+    let order = passed.iter().position(|at| at == "order-send-after").unwrap();
+    assert!(first < order, "{passed:?}");
     let mut killed = Vec::new();
-    for (point, version) in (1..=12).zip(10..) {
-        let version = format!("1.{version}.0");
-        // The points are numbered from where the publication begins.
+    let mut expected = vec!["1.0.0".to_owned()];
+    for point in first..=order {
+        let version = format!("1.{}.0", point + 1);
         let source = pipeline.scene.source("app", &version, ACTIVATE, &[("app", &version)]);
-        pipeline.scene.coordinator.kill();
-        fs::write(&counter, "").unwrap();
-        let count = format!("serve:{}", counter.display());
-        pipeline.scene.coordinator.launch_with(|command| {
-            command.env("CONSIGN_CRASH_COUNT", &count).env("CONSIGN_CRASH_AT", (1000 + point).to_string());
-        });
-        until("it listens", LONG, || {
-            let shown = pipeline.operator().run(&["status"]);
-            if shown.code == 0 { Ok(()) } else { Err(shown) }
-        });
-        pipeline.reconnect();
-        pad(&counter, 1000);
+        pipeline.counting(&counter, u64::try_from(PADDING + point + 1).unwrap());
         let publish = ["artifact", "publish", source.to_str().unwrap(), "--version", &version];
         let publishing = pipeline.operator().spawn(&publish);
         until("it is gone", LONG, || if pipeline.scene.coordinator.is_gone() { Ok(()) } else { Err(()) });
-        killed.push(last(&counter));
-        // The publisher tries again by itself, with what it signed.
+        killed.push(points(&counter).pop().unwrap_or_default());
         pipeline.scene.coordinator.launch();
         pipeline.reconnect();
+        // The publisher tries again by itself, with what it signed; unless it had not begun.
         let published = publishing.wait_with_output().unwrap();
-        assert!(published.status.success(), "{point}: {published:?}");
+        if !published.status.success() {
+            let known = pipeline.operator().run(&["artifact", "show", &format!("app@{version}")]);
+            assert_eq!(known.code, 1, "{point}: {published:?}");
+            pipeline.operator().ok(&publish);
+        }
         pipeline.runs(1, &version);
+        expected.push(version);
     }
-    let all = pipeline.rollouts("production");
-    let expected: Vec<String> = (10..22).map(|version| format!("1.{version}.0")).collect();
-    assert_eq!(all, expected, "each once: {killed:?}");
+    assert_eq!(pipeline.rollouts("production"), expected, "each once: {killed:?}");
+    for point in ["store-commit-before", "store-commit-after", "order-send-before"] {
+        assert!(killed.iter().any(|at| at == point), "{point} is not in {killed:?}");
+    }
 }
 
-/// The file of crash points is as if this many had been passed.
-fn pad(counter: &Path, lines: usize) {
-    let passed = fs::read(counter).unwrap().len() / 64;
-    assert!(passed < lines, "{passed} points were passed before anything was published");
-    let more = format!("{:<63}\n", "padding").repeat(lines - passed);
-    let mut file = fs::OpenOptions::new().append(true).open(counter).unwrap();
-    std::io::Write::write_all(&mut file, more.as_bytes()).unwrap();
-}
+/// Points that are taken as passed before anything is published.
+const PADDING: usize = 1000;
 
-fn last(counter: &PathBuf) -> String {
+/// Those that were passed since.
+fn points(counter: &Path) -> Vec<String> {
     let text = fs::read_to_string(counter).unwrap();
-    text.lines().last().unwrap_or_default().trim().to_owned()
+    text.lines().skip(PADDING).map(|line| line.trim().to_owned()).collect()
 }
