@@ -18,7 +18,8 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         let other = world.artifact();
         let bytes = |world: &World, artifact: &Artifact| world.line.manifests.lock().unwrap()[&artifact.digest].clone();
         let of_other = bytes(world, &other);
-        let changes: [fn(Vec<u8>, Vec<u8>) -> Vec<u8>; 3] =
+        type Change = fn(Vec<u8>, Vec<u8>) -> Vec<u8>;
+        let changes: [Change; 3] =
             [|_, other| other, |mut own, _| { own.push(b' '); own }, |_, _| b"{}".to_vec()];
         changes
             .map(|change| {
