@@ -1,11 +1,13 @@
 # Thin names for cargo commands; `make help` lists them.
 
-.PHONY: help build demo test simulate soak check bench
+.PHONY: help build demo test simulate fuzz mutants soak check bench
 
 help:
 	@echo 'make demo        build, then the main job on this machine: coordinator, three agents, three versions (no root)'
 	@echo 'make test        all tests; those on real hosts need root and boot Debian systems'
 	@echo 'make simulate    attack engine and agent in simulation: SEEDS=n; SEED=n replays one with its trace; BUGS=1 plants bugs'
+	@echo 'make fuzz        changes what is read before it is trusted: TARGET=name SECONDS=n SEED=n; TARGET=name INPUT=file replays'
+	@echo 'make mutants     plants bugs in the decision and in key loading, and runs the tests against each (needs cargo-mutants)'
 	@echo 'make soak        a kill at every crash point, and a thousand each of agent and coordinator; an hour, no root'
 	@echo 'make check       formatting, lints, shell scripts'
 	@echo 'make bench       speed and memory; prints figures, asserts none'
@@ -39,6 +41,22 @@ else ifdef SEED
 else
 	target/debug/simulate --seeds $(SEEDS) $(if $(FIRST),--first $(FIRST)) $(if $(BUG),--bug $(BUG))
 endif
+
+TARGET ?= all
+SECONDS ?= 60
+# Optimized, with the assertions and overflow checks of the dev profile.
+FUZZ = --config 'profile.dev.package.consign-common.opt-level=2' --config 'profile.dev.package.consign-fuzz.opt-level=2'
+fuzz:
+	cargo build --locked $(FUZZ) -p consign-fuzz --bin fuzz
+ifdef INPUT
+	target/debug/fuzz $(TARGET) --input $(INPUT)
+else
+	target/debug/fuzz $(TARGET) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+endif
+
+# Which files: .cargo/mutants.toml.
+mutants:
+	cargo mutants --package consign-common --jobs 1 --output target
 
 soak:
 	cargo build --locked --workspace --bins --examples

@@ -13,6 +13,7 @@ use std::{
 use consign_common::{
     limits::ArtifactLimits,
     name::Id,
+    sealing::SealingKey,
     time::{Clock as _, SystemClock, UnixMs},
     tls::{Identity, TlsError},
     trust::{Privilege, ServersWord},
@@ -30,7 +31,7 @@ use tokio::{
 use crate::{
     config::Config,
     executor::{ConfirmTimer, Site, Supervised, host_facts},
-    identity::{TrustRoots, renew::Renewal, roots::RootsError},
+    identity::{TrustRoots, renew::Renewal, roots::RootsError, sealing},
     journal::{Journal, JournalError},
     ledger::DiskLedger,
     logs,
@@ -63,6 +64,8 @@ pub struct Parts {
     pub journal: Journal,
     pub fetcher: Fetcher,
     pub roots: Arc<TrustRoots>,
+    /// Opens what was sealed to this server.
+    pub sealing_key: Arc<SealingKey>,
     pub word: ServersWord,
     pub privilege: Privilege,
     pub boot_id: String,
@@ -85,12 +88,16 @@ pub enum DaemonError {
     Roots(#[from] RootsError),
     #[error(transparent)]
     ReceiptKey(#[from] receipts::key::ReceiptKeyError),
+    Sealing(#[from] sealing::SealingFileError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error("cannot {what}")]
-    System { what: &'static str, source: io::Error },
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
     #[error("deployments cannot go on in this process")]
     Manager(#[from] ManagerError),
     #[error(
@@ -113,6 +120,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
     let journal = Journal::open(state.paths.root()).await?;
     let socket = status::listen(&state.paths.status_socket()).map_err(system("listen on status.sock"))?;
     let receipt_key = receipts::key::read_or_make(&state.paths.receipt_key())?;
+    let sealing_key = Arc::new(sealing::read_or_make(&state.paths.sealing_key())?);
     let boot_id = boot_id().map_err(system("read this boot's id"))?;
     let privilege = privilege();
     announce(&config, &privilege);
@@ -135,6 +143,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         journal: journal.clone(),
         fetcher,
         roots: roots.clone(),
+        sealing_key: sealing_key.clone(),
         word: config.word.clone(),
         privilege: privilege.clone(),
         boot_id: boot_id.clone(),
@@ -164,6 +173,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
             boot_id,
             process: process_id()?,
             receipt_key: receipts.key.public(),
+            sealing_key: sealing_key.recipient(),
         },
         ledger: ledger.clone(),
         inbound,
@@ -201,6 +211,7 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         journal,
         fetcher,
         roots,
+        sealing_key,
         word,
         privilege,
         boot_id,
@@ -217,6 +228,7 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         fetch: fetcher,
         processes: Supervised { launcher },
         roots,
+        sealing_key,
         word,
         privilege,
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),

@@ -86,3 +86,7 @@ pub const SECRET_BYTES_MIN: usize = 6;
 pub const AUDIT_ENTRY_BYTES: usize = 64 << 10;
 /// Bytes of a receipt's envelope: a line for every step.
 pub const RECEIPT_BYTES: usize = 256 << 10;
+/// Bytes of a secret's value.
+pub const SECRET_BYTES: usize = 16 << 10;
+/// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
+pub const SEALED_SECRET_BYTES: usize = 128 << 10;

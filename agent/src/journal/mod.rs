@@ -14,6 +14,7 @@ mod receipts;
 mod tests;
 mod waits;
 
+pub use apps::Pointer;
 pub use database::{Journal, JournalError};
 pub use events::Record;
 pub use orders::{Accepted, Kept, Known, Received};

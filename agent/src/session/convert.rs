@@ -5,6 +5,7 @@ use consign_common::{
     digest::Sha256,
     json,
     name::Id,
+    sealing::Recipient,
     time::UnixMs,
     trust::{
         APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, PublicKey, STATEMENT_TYPE, ServersWord,
@@ -50,6 +51,8 @@ pub struct Host {
     pub process: Id,
     /// What this server signs receipts with.
     pub receipt_key: PublicKey,
+    /// What secrets are sealed to.
+    pub sealing_key: Recipient,
 }
 
 /// What the hello says of the coordinator's audit log, and of this server's receipts.
@@ -94,6 +97,7 @@ pub(super) fn hello(
         process: host.process.to_string(),
         audit: remembered.audit.map(audit_head),
         receipt_key: remembered.receipt_key.into(),
+        sealing_key: host.sealing_key.to_string(),
     }))
 }
 
@@ -165,7 +169,8 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
+    let AppReport { app, environment: _, good, good_version, before, current, highest, term, failed } =
+        report;
     let hex = |digest: Option<Sha256>| digest.map(|digest| digest.to_string()).unwrap_or_default();
     AppState {
         app: app.map(String::from).unwrap_or_default(),
@@ -176,5 +181,35 @@ fn app_state(report: AppReport) -> AppState {
         ms: highest.ms.0,
         good_version,
         term,
+        failed_epoch: failed.map_or(0, |failed| failed.epoch),
+        failed_ms: failed.map_or(0, |failed| failed.ms.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consign_common::trust::{Refusal, Statement};
+
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_it_reads_it_reads() {
+        let types = document_types();
+        for root in [TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE] {
+            assert!(types.contains(&root.to_owned()));
+        }
+        let ours = types.iter().filter(|name| name.starts_with("consign:"));
+        for name in ours {
+            let text = format!(
+                "{{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":[{{\"name\":\"\",\"digest\":{{\"sha256\":\"{}\"}}}}],\
+                 \"predicateType\":\"{name}\",\"predicate\":{{}}}}",
+                "0".repeat(64)
+            );
+            // It knows the type, and misses what belongs into it.
+            let Err(Refusal::Malformed { why, .. }) = Statement::parse(text.as_bytes()) else {
+                panic!("{name}")
+            };
+            assert!(why.contains("missing field"), "{name}: {why}");
+        }
     }
 }

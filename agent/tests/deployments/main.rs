@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 mod confirm;
+mod gates;
 mod hostile;
 mod orders;
 mod preview;
+mod secrets;
 mod unlucky;
 mod waits;
 mod world;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use consign_agent::{
-    config::{AgentSection, Config},
+    config::{AgentSection, Config as AgentConfig},
     executor::{ConfirmTimer, Processes, Roots, Site, Supervised, host_facts},
     identity::roots::file,
     journal::Journal,
@@ -28,13 +28,15 @@ use consign_common::{
     deployment::{DeploymentOutcome, Event, log::Decoder},
     digest::Sha256,
     limits::ArtifactLimits,
-    name::Id,
+    name::{Id, StepName},
+    sealing::SealingKey,
     time::{Clock as _, SystemClock},
     tls::{self, Ca},
     trust::{
-        Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Order, OrderKind, OrderingNumber,
-        Predicate, Privilege, Published, RoleKeys, STATEMENT_TYPE, Scheme, ServersWord, SigningKey,
-        Statement, Subject, TRUST_ROOT_TYPE, TrustRoot, TrustRootPin,
+        APPROVAL, Allowance, AppTrust, Approval, Config, ConfigValue, CoordinatorPin, Envelope, Gate,
+        GateRule, Key, Order, OrderKind, OrderingNumber, Predicate, Privilege, Published, RoleKeys,
+        STATEMENT_TYPE, Scheme, Separation, ServersWord, SigningKey, Statement, Subject, TRUST_ROOT_TYPE,
+        TrustRoot, TrustRootPin, values_digest,
     },
 };
 use tempfile::TempDir;
@@ -132,7 +134,8 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) shelf: Shelf,
     publisher: SigningKey,
-    root: Arc<TrustRoot>,
+    pub(crate) sealing_key: Arc<SealingKey>,
+    pub(crate) root: Arc<TrustRoot>,
     counter: AtomicU64,
 }
 
@@ -170,7 +173,85 @@ impl World {
             revoked: vec![],
             enrolment: None,
         };
-        Self { dir, shelf: Shelf::default(), publisher, root: Arc::new(root), counter: AtomicU64::new(1) }
+        Self {
+            dir,
+            shelf: Shelf::default(),
+            publisher,
+            sealing_key: Arc::new(SealingKey::generate()),
+            root: Arc::new(root),
+            counter: AtomicU64::new(1),
+        }
+    }
+
+    /// A server whose environment takes what this key approves, and after a failure what it has approved since.
+    pub(crate) fn gated() -> (Self, SigningKey) {
+        let mut world = Self::new();
+        let alice = SigningKey::generate().unwrap();
+        let public = alice.public();
+        let mut root = (*world.root).clone();
+        let key =
+            Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: "alice".parse().unwrap() };
+        root.keys.insert(public.id(), key);
+        let role = RoleKeys { keys: vec![public.id()], threshold: 1 };
+        root.roles.insert("owners".parse().unwrap(), role);
+        let rule = GateRule {
+            predicate: APPROVAL.into(),
+            role: "owners".parse().unwrap(),
+            threshold: 1,
+            condition: None,
+        };
+        let (require, rearm) = (vec![rule.clone()], vec![rule]);
+        let gate = Gate::Statements { require, rearm, separation: Separation::Publisher };
+        root.environments.insert("production".parse().unwrap(), gate);
+        root.check().unwrap();
+        world.root = Arc::new(root);
+        (world, alice)
+    }
+
+    /// A statement about the artifact, beside those that it has.
+    pub(crate) fn say(&self, key: &SigningKey, artifact: &mut Artifact, predicate: Predicate) {
+        let subject = Subject { name: "shop".into(), sha256: artifact.digest };
+        let statement = Statement { subject, predicate };
+        let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[key]);
+        artifact.statements.push(envelope.to_vec());
+    }
+
+    pub(crate) fn approve(
+        &self,
+        key: &SigningKey,
+        artifact: &mut Artifact,
+        change: impl FnOnce(&mut Approval),
+    ) {
+        // Later than whatever this server has done so far.
+        let now = SystemClock.now().plus(Duration::from_millis(self.next()));
+        let later = now.plus(Duration::from_secs(600));
+        let mut approval = Approval {
+            app: "shop".parse().unwrap(),
+            environment: "production".parse().unwrap(),
+            number: OrderingNumber { epoch: 0, ms: now },
+            start_by: later,
+            converge_until: later,
+            config_sha256: None,
+            plan_sha256: None,
+            reason: None,
+        };
+        change(&mut approval);
+        self.say(key, artifact, Predicate::Approval(approval));
+    }
+
+    /// A config by the app's publisher, beside the artifact's statements.
+    pub(crate) fn configure(&self, artifact: &mut Artifact, sequence: u64, workers: i64) -> Sha256 {
+        let values = BTreeMap::from([("workers".parse().unwrap(), ConfigValue::Int(workers))]);
+        let canonical = format!("{{\"workers\":{workers}}}");
+        let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+        let digest = Sha256::of(canonical.as_bytes());
+        let statement = Statement {
+            subject: Subject { name: "config".into(), sha256: digest },
+            predicate: Predicate::Config(Config { app, environment, sequence, values }),
+        };
+        let envelope = Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.publisher]);
+        artifact.statements.push(envelope.to_vec());
+        digest
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -291,6 +372,28 @@ impl World {
         Inbound::Order { papers: papers(order, artifact), connected: COORDINATOR.into() }
     }
 
+    /// With a config, and what is sealed to the server.
+    pub(crate) fn send_with(
+        &self,
+        order: &Order,
+        artifact: &Artifact,
+        config: Vec<u8>,
+        sealed: Vec<u8>,
+    ) -> Inbound {
+        let mut papers = papers(order, artifact);
+        papers.statements.push(config);
+        papers.sealed = Some(sealed);
+        Inbound::Order { papers, connected: COORDINATOR.into() }
+    }
+
+    pub(crate) fn config(&self, sequence: u64, values: BTreeMap<StepName, ConfigValue>) -> Vec<u8> {
+        let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+        let config = Config { app, environment, sequence, values };
+        let subject = Subject { name: "config".into(), sha256: values_digest(&config) };
+        let statement = Statement { subject, predicate: Predicate::Config(config) };
+        Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.publisher]).to_vec()
+    }
+
     pub(crate) fn ask(&self, query: &str, order: &Order, artifact: &Artifact) -> Inbound {
         let papers = papers(order, artifact);
         Inbound::Query { query: query.into(), papers, connected: COORDINATOR.into() }
@@ -304,7 +407,7 @@ impl World {
         fs::create_dir_all(&roots).unwrap();
         fs::write(file(&roots, 1), &envelope).unwrap();
         let allowance = Allowance { app: "shop".parse().unwrap(), users: vec!["root".into()], units: vec![] };
-        let config = Config {
+        let config = AgentConfig {
             agent: AgentSection {
                 coordinator: vec!["127.0.0.1:1".into()],
                 ca: Sha256::of(b"ca"),
@@ -356,6 +459,7 @@ impl World {
             fetch: self.shelf.clone(),
             processes,
             roots: OneRoot(self.root.clone()),
+            sealing_key: self.sealing_key.clone(),
             word: ServersWord {
                 server: "web-1".parse().unwrap(),
                 environment: "production".parse().unwrap(),

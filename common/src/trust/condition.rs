@@ -96,7 +96,7 @@ impl Where {
             Ok(tree) => lower(&tree, None).map(Self).map_err(|why| InvalidWhere { at: 0, why }),
             Err(errors) => {
                 let why = errors.errors.first().map_or("it cannot be parsed", |error| error.msg.as_str());
-                refuse(0, format!("not CEL: {why}"))
+                refuse(0, format!("not CEL: {}", guard::one_line(why)))
             }
         }
     }

@@ -205,3 +205,11 @@ fn what_it_may_cost_is_bounded() {
     // Not even where the other side decides.
     assert!(holds("predicate.a.all(x, x in predicate.b) || true", &predicate).is_err());
 }
+
+#[test]
+fn what_the_parser_says_is_one_line() {
+    for text in ["=\n", "|\r", "predicate.a ==\n"] {
+        let why = refused(text);
+        assert!(!why.contains(char::is_control), "{why:?}");
+    }
+}

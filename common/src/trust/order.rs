@@ -10,7 +10,7 @@ use crate::{
     limits::ORDER_BYTES,
     name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::{DecisionAction, Refusal},
+    trust::{DecisionAction, Refusal, refusal::shown},
 };
 
 /// What `format` of every order says.
@@ -146,8 +146,10 @@ impl Order {
 
     pub(super) fn check_format(&self) -> Result<(), Refusal> {
         if self.format != ORDER_FORMAT {
-            let why =
-                format!("its format is {:?}, this version of consign reads {ORDER_FORMAT:?}", self.format);
+            let why = format!(
+                "its format is \"{}\", this version of consign reads {ORDER_FORMAT:?}",
+                shown(&self.format)
+            );
             return Err(Refusal::Malformed { what: "order", why });
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::{
     TRUST_ROOT_V2_TYPE,
     condition::Where,
     matching::{Need, assign},
+    refusal::shown,
 };
 use crate::{
     digest::Sha256,
@@ -375,7 +376,7 @@ impl Key {
 fn typed(envelope: &[u8]) -> Result<Envelope, Refusal> {
     let envelope = Envelope::parse(envelope, TRUST_ROOT_BYTES)?;
     if ![TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE].contains(&envelope.payload_type()) {
-        return Err(unreadable(&format!("its payload type is {:?}", envelope.payload_type())));
+        return Err(unreadable(&format!("its payload type is \"{}\"", shown(envelope.payload_type()))));
     }
     Ok(envelope)
 }
@@ -393,6 +394,9 @@ fn invalid(why: String) -> Refusal {
     Refusal::TrustRootInvalid { why }
 }
 
+#[cfg(test)]
+#[path = "root_chain_tests.rs"]
+mod chain_tests;
 #[cfg(test)]
 #[path = "root_tests.rs"]
 mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::Refusal;
+use super::{Refusal, refusal::shown};
 use crate::{
     digest::Sha256,
     json,
@@ -74,7 +74,8 @@ impl Statement {
             ENROLLED => own(payload, Predicate::Enrolled),
             DECISION => own(payload, Predicate::Decision),
             unknown if unknown.starts_with("consign:") => Err(malformed(format!(
-                "this version of consign does not know the predicate type {unknown:?}"
+                "this version of consign does not know the predicate type \"{}\"",
+                shown(unknown)
             ))),
             _ => probe.into_statement(),
         }
@@ -100,7 +101,11 @@ fn foreign(payload: &[u8]) -> Result<Foreign, Refusal> {
 }
 
 fn is_in_toto(kind: &str) -> Result<(), Refusal> {
-    if kind == IN_TOTO { Ok(()) } else { Err(malformed(format!("_type is {kind:?}, not {IN_TOTO:?}"))) }
+    if kind == IN_TOTO {
+        Ok(())
+    } else {
+        Err(malformed(format!("_type is \"{}\", not {IN_TOTO:?}", shown(kind))))
+    }
 }
 
 fn malformed(why: String) -> Refusal {
@@ -364,6 +369,13 @@ mod tests {
         assert!(why(&text().replace("published/v1", "published/v2")).contains("does not know"));
         assert!(why(&text().replace("\"shop\"", "\"../shop\"")).contains("app name"));
         assert!(why(&format!("{} {{}}", text())).contains("trailing"));
+    }
+
+    #[test]
+    fn a_refusal_repeats_no_more_than_the_beginning() {
+        let long = "x".repeat(5000);
+        assert!(why(&text().replace("Statement/v1", &long)).len() < 400);
+        assert!(why(&text().replace("published/v1", &long)).len() < 400);
     }
 
     #[test]

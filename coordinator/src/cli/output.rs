@@ -4,6 +4,7 @@
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
 mod audit;
+mod candidate;
 mod environment;
 mod evidence;
 mod past;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use audit::hex;
 pub use audit::*;
+pub use candidate::*;
 use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
@@ -168,6 +170,11 @@ pub struct Server {
     pub root: bool,
     pub os: String,
     pub arch: String,
+    /// Of its keys, as `consign-agent status` prints it; empty where it has none yet.
+    pub fingerprint: String,
+    /// Whether secrets may be sealed to it: accepted, not-accepted, other-key, unverified, no-key; empty where this machine
+    /// has no trust root to decide it by.
+    pub acceptance: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -214,6 +221,8 @@ pub struct Status {
     pub audit_hash: String,
     /// What agents have seen of the audit log that is not in it.
     pub audit_disputes: Vec<AuditDispute>,
+    /// What begins by itself when nothing keeps it any more.
+    pub candidates_waiting: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -238,7 +247,7 @@ pub struct TakenOver {
     pub new_term: u64,
 }
 
-/// One line of `--follow --output json`, and of `rollout logs --output json`.
+/// One line of `--follow --output json`, of `rollout logs --output json` and of `artifact publish --wait-for`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Line {
@@ -275,6 +284,15 @@ pub enum Line {
     Successor {
         rollout: String,
         successor: String,
+    },
+    /// What was published.
+    Published {
+        artifact: Artifact,
+    },
+    /// What is waited for.
+    Candidate {
+        at_ms: u64,
+        candidate: Candidate,
     },
     /// The last line: the process exits with this code.
     End {
@@ -418,6 +436,14 @@ impl From<v1::Server> for Server {
             root: wire.root,
             os: wire.os,
             arch: wire.arch,
+            fingerprint: wire
+                .keys
+                .as_ref()
+                .and_then(super::acceptance::fingerprint)
+                .map(|fingerprint| fingerprint.to_string())
+                .unwrap_or_default(),
+            // Decided by this machine's trust root, where there is one.
+            acceptance: String::new(),
         }
     }
 }
@@ -467,6 +493,7 @@ impl From<v1::StatusResponse> for Status {
             audit_sequence: wire.audit.as_ref().map_or(0, |head| head.sequence),
             audit_hash: wire.audit.map(|head| hex(&head.hash)).unwrap_or_default(),
             audit_disputes: wire.audit_disputes.into_iter().map(Into::into).collect(),
+            candidates_waiting: wire.candidates_waiting,
         }
     }
 }

@@ -7,9 +7,9 @@ use clap::{CommandFactory, Parser};
 use super::{
     approve,
     args::{Cli, Command},
-    artifacts, audit,
+    artifacts, audit, candidates,
     client::Client,
-    environments,
+    config, environments,
     failure::{Doing, Exit, Result},
     init, key, operator,
     print::Printer,
@@ -71,10 +71,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Init(args) => init::run(&args, &home, printer)?,
         Command::Status => status::run(&home, &client()?, printer).await?,
         Command::Audit(command) => audit::run(command, &home, &client()?, printer).await?,
-        Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
+        Command::Artifact(command) => return artifacts::run(command, &home, client, printer).await,
+        Command::Candidate(command) => return candidates::run(command, &client()?, printer).await,
         Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
         Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
+        Command::Config(command) => config::run(command, &home, &client()?, printer).await?,
         Command::Server(command) => server::run(command, &home, &client()?, printer).await?,
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,
         Command::Trust(command) => trust::run(command, &home, client, printer).await?,
@@ -89,10 +91,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 fn talks(command: &Command) -> bool {
     match command {
         Command::Rollout(_)
+        | Command::Candidate(_)
         | Command::Approve(_)
         | Command::Attest(_)
         | Command::Audit(_)
         | Command::Env(_)
+        | Command::Config(_)
         | Command::Server(_)
         | Command::Webhook(_) => true,
         Command::Artifact(command) => command.talks(),

@@ -61,6 +61,7 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         // Filled in where servers are listed.
         audit: None,
         audit_dispute: None,
+        keys: None,
     }
 }
 
@@ -86,6 +87,8 @@ fn app(app: String, report: AppReport) -> v1::AppState {
         ms: report.highest.ms.0,
         good_version: report.good_version,
         term: report.term,
+        failed_epoch: report.failed.map_or(0, |failed| failed.epoch),
+        failed_ms: report.failed.map_or(0, |failed| failed.ms.0),
     }
 }
 

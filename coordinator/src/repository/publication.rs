@@ -18,7 +18,7 @@ use super::{
     statements::{self, Kept},
 };
 use crate::{
-    audit,
+    audit, candidates,
     grpc::Apps,
     store::{Write, column::from_u64},
 };
@@ -224,7 +224,8 @@ impl Repository {
                 .execute(&mut **write)
                 .await?;
         }
-        Ok(())
+        // With it, or not at all: no crash comes between a publication and what follows from it.
+        Ok(candidates::published(write, digest, self.clock.now()).await?)
     }
 }
 

@@ -29,11 +29,12 @@ use super::{Addresses, Options, import::import};
 use crate::{
     audit::{self, Act, Refusals},
     bundle::InvalidBundle,
+    config::Configs,
     enrolment::{Authority, AuthorityError, Enroller, SERVER_RENEWS, Tokens},
     fleet::{Registry, Sessions},
     grpc::{
-        AccessLayer, AgentParts, AgentService, AllowList, Connections, EnvironmentService, OperatorService,
-        RolloutService, WebhookService,
+        AccessLayer, AgentParts, AgentService, AllowList, ConfigService, Connections, EnvironmentService,
+        OperatorService, RolloutService, WebhookService,
         listener::{self, Admission, Tcp},
     },
     logs::{LogSettings, LogWriter},
@@ -193,6 +194,9 @@ impl Coordinator {
                 controller: Arc::clone(&controller),
                 clock: Arc::clone(&clock),
             },
+            config: ConfigService {
+                configs: Configs::new(Arc::clone(&store), Arc::clone(&trust_roots), Arc::clone(&clock)),
+            },
             rollouts: Arc::new(RolloutService {
                 controller: Arc::clone(&controller),
                 store: Arc::clone(&store),
@@ -275,6 +279,7 @@ impl Coordinator {
         for deliverer in deliverers {
             tasks.spawn(until(stopping(&stop), deliverer.run()));
         }
+        tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_pipelines()));
         tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();

@@ -280,6 +280,7 @@ impl World {
                 boot_id: "boot".into(),
                 process: Id::from_bytes([8; 16]),
                 receipt_key: SigningKey::generate().unwrap().public(),
+                sealing_key: consign_common::sealing::SealingKey::generate().recipient(),
             },
             ledger,
             inbound,

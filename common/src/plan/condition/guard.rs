@@ -40,6 +40,14 @@ pub(crate) fn check(text: &str) -> Result<(), InvalidCondition> {
     Ok(())
 }
 
+/// What the parser says of a text, in one line: it quotes line ends as they are.
+pub(crate) fn one_line(message: &str) -> String {
+    message
+        .chars()
+        .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() })
+        .collect()
+}
+
 /// A string on one line, with the plain escapes: nothing of CEL's raw, triple-quoted, byte and numeric forms.
 fn skip_string(
     quote: char,

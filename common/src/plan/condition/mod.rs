@@ -158,7 +158,11 @@ fn syntax(text: &str, errors: &cel::ParseErrors) -> Vec<InvalidCondition> {
         (line_start + column, error.msg.as_str())
     });
     let start = text.floor_char_boundary(at.min(text.len()));
-    vec![InvalidCondition { span: start..start, message: format!("not CEL: {message}"), help: None }]
+    vec![InvalidCondition {
+        span: start..start,
+        message: format!("not CEL: {}", guard::one_line(message)),
+        help: None,
+    }]
 }
 
 #[cfg(test)]

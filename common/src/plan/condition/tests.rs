@@ -6,11 +6,18 @@ use super::*;
 use crate::{
     artifact::{Entry, EntryKind, Manifest, Mode},
     digest::Sha256,
-    plan::{Changes, ParamType},
+    plan::{Changes, Deliver, ParamType},
 };
 
 fn params() -> BTreeMap<StepName, Param> {
-    let param = |kind, secret| Param { kind, default: None, secret, pattern: None, max_length: 100 };
+    let param = |kind, secret| Param {
+        kind,
+        default: None,
+        secret,
+        pattern: None,
+        max_length: 100,
+        deliver: Deliver::Env,
+    };
     BTreeMap::from([
         ("workers".parse().unwrap(), param(ParamType::Int, false)),
         ("mode".parse().unwrap(), param(ParamType::String, false)),
@@ -229,5 +236,14 @@ fn what_an_earlier_step_may_change_cannot_be_foreseen() {
         ),
     ] {
         assert_eq!(compile(text).unwrap().unforeseeable(), unforeseeable, "{text}");
+    }
+}
+
+#[test]
+fn what_the_parser_says_is_one_line() {
+    for text in ["|\r", "=\n", "1 \n\n"] {
+        for problem in compile(text).expect_err(text) {
+            assert!(!problem.message.contains(char::is_control), "{:?}", problem.message);
+        }
     }
 }

@@ -395,3 +395,11 @@ fn control_orders_are_held_to_the_same_first_rules() {
     world.order.server = "web-2".parse().unwrap();
     assert_eq!(decide(&world), Err("wrong-server"));
 }
+
+#[test]
+fn a_refusal_that_names_the_coordinator_is_one_short_line() {
+    let mut world = world();
+    world.order.coordinator = "\n\u{1b}[31m".to_owned() + &"x".repeat(5000);
+    let told = world.ordered().expect_err("must be refused").to_string();
+    assert!(!told.contains(char::is_control) && told.len() < 400, "{told:?}");
+}
