@@ -148,6 +148,8 @@ fn paths(fields: &mut Fields<'_, '_>, key: &'static str, problems: &mut Problems
     let Some(given) = fields.strings(key, problems) else { return Vec::new() };
     if given.value.len() > PATHS_MOST {
         problems.add(given.span, format!("`{key}` has more than {PATHS_MOST} paths"));
+        // Each is compared with all others.
+        return Vec::new();
     }
     let mut seen = BTreeSet::new();
     for path in &given.value {
@@ -164,6 +166,7 @@ fn links(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<String> {
     let Some(given) = fields.strings("links", problems) else { return Vec::new() };
     if given.value.len() > PATHS_MOST {
         problems.add(given.span, format!("`links` has more than {PATHS_MOST} globs"));
+        return Vec::new();
     }
     for link in &given.value {
         if !link.value.starts_with('/') || link.value.len() > 4096 || link.value.contains("..") {
@@ -179,6 +182,11 @@ fn links(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<String> {
 fn params(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<StepName, Param> {
     let mut params = BTreeMap::new();
     let Some(table) = fields.table("params", problems) else { return params };
+    // Before any of them is read: each may have a pattern, which is compiled.
+    if table.entries().count() > PARAMS_MOST {
+        problems.add(table.span(), format!("the plan has more than {PARAMS_MOST} parameters"));
+        return params;
+    }
     for (name, value) in table.entries() {
         let parsed: StepName = match name.value.parse() {
             Ok(parsed) => parsed,
@@ -199,9 +207,6 @@ fn params(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<Step
         if let Some(param) = param(Fields::new("a parameter", value.span(), table), problems) {
             params.insert(parsed, param);
         }
-    }
-    if params.len() > PARAMS_MOST {
-        problems.add(table.span(), format!("the plan has more than {PARAMS_MOST} parameters"));
     }
     params
 }
