@@ -13,6 +13,7 @@ use std::{
 use consign_common::{
     limits::ArtifactLimits,
     name::Id,
+    sealing::SealingKey,
     time::{Clock as _, SystemClock, UnixMs},
     tls::{Identity, TlsError},
     trust::{Privilege, ServersWord},
@@ -30,7 +31,7 @@ use tokio::{
 use crate::{
     config::Config,
     executor::{ConfirmTimer, Site, Supervised, host_facts},
-    identity::{TrustRoots, renew::Renewal, roots::RootsError},
+    identity::{TrustRoots, renew::Renewal, roots::RootsError, sealing},
     journal::{Journal, JournalError},
     ledger::DiskLedger,
     logs,
@@ -62,6 +63,8 @@ pub struct Parts {
     pub journal: Journal,
     pub fetcher: Fetcher,
     pub roots: Arc<TrustRoots>,
+    /// Opens what was sealed to this server.
+    pub sealing_key: Arc<SealingKey>,
     pub word: ServersWord,
     pub privilege: Privilege,
     pub boot_id: String,
@@ -82,6 +85,8 @@ pub enum DaemonError {
     Identity(#[source] TlsError),
     #[error("the trust root cannot be used: {0}")]
     Roots(#[from] RootsError),
+    #[error(transparent)]
+    Sealing(#[from] sealing::SealingFileError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -109,6 +114,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
     let roots = Arc::new(TrustRoots::open(&state.paths.trust_roots(), &config.agent.trust_root)?);
     let journal = Journal::open(state.paths.root()).await?;
     let socket = status::listen(&state.paths.status_socket()).map_err(system("listen on status.sock"))?;
+    let sealing_key = Arc::new(sealing::read_or_make(&state.paths.sealing_key())?);
     let boot_id = boot_id().map_err(system("read this boot's id"))?;
     let privilege = privilege();
     announce(&config, &privilege);
@@ -131,6 +137,7 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         journal: journal.clone(),
         fetcher,
         roots: roots.clone(),
+        sealing_key: sealing_key.clone(),
         word: config.word.clone(),
         privilege: privilege.clone(),
         boot_id: boot_id.clone(),
@@ -146,7 +153,13 @@ pub async fn run<M: Future<Output = Result<(), ManagerError>>>(
         dialer,
         identity: newest,
         roots,
-        host: Host { word: config.word, privilege, boot_id, process: process_id()? },
+        host: Host {
+            word: config.word,
+            privilege,
+            boot_id,
+            process: process_id()?,
+            sealing_key: sealing_key.recipient(),
+        },
         ledger: ledger.clone(),
         inbound,
         outbound,
@@ -181,6 +194,7 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         journal,
         fetcher,
         roots,
+        sealing_key,
         word,
         privilege,
         boot_id,
@@ -197,6 +211,7 @@ pub async fn manage(parts: Parts) -> Result<(), ManagerError> {
         fetch: fetcher,
         processes: Supervised { launcher },
         roots,
+        sealing_key,
         word,
         privilege,
         platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),

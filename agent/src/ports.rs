@@ -118,6 +118,8 @@ pub struct AppReport {
     pub current: Option<Sha256>,
     pub highest: OrderingNumber,
     pub term: u64,
+    /// Since when `rearm` holds.
+    pub failed: Option<OrderingNumber>,
 }
 
 /// Which journal this is, and how far it was ever written.

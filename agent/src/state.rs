@@ -32,6 +32,10 @@ impl StatePaths {
         self.root.join("identity.pem")
     }
 
+    pub fn sealing_key(&self) -> PathBuf {
+        self.root.join("sealing.key")
+    }
+
     pub fn trust_roots(&self) -> PathBuf {
         self.root.join("trust-roots")
     }

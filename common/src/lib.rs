@@ -10,6 +10,7 @@
 //! | [`artifact`] | manifest, archives, packs: bytes to artifact and back |
 //! | [`plan`] | `consign.toml`: model, checks, conditions |
 //! | [`config`] | the values that a plan's parameters have in an environment |
+//! | [`sealing`] | secrets on their way to one server |
 //! | [`trust`] | keys, envelopes, statements, the trust root, [`trust::authorize`](trust::authorize::authorize) |
 //! | [`deployment`] | orders' effects: events, outcomes, log records |
 //! | [`terminal`] | foreign bytes, made safe to show |
@@ -30,6 +31,7 @@ pub mod json;
 pub mod limits;
 pub mod name;
 pub mod plan;
+pub mod sealing;
 pub mod terminal;
 pub mod time;
 pub mod tls;

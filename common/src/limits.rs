@@ -82,3 +82,7 @@ pub const FUTURE_MS: u64 = 10 * 60 * 1000;
 pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
 /// Secrets shorter than this would mask half of every log.
 pub const SECRET_BYTES_MIN: usize = 6;
+/// Bytes of a secret's value.
+pub const SECRET_BYTES: usize = 16 << 10;
+/// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
+pub const SEALED_SECRET_BYTES: usize = 128 << 10;

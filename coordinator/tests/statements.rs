@@ -8,6 +8,7 @@ use std::time::Duration;
 use common::{
     DAY, Owner, World,
     packed::{begin, now, pack, statement, upload},
+    start,
 };
 use consign_common::{
     digest::Sha256,
@@ -17,6 +18,7 @@ use consign_common::{
         STATEMENT_TYPE, Scheme, Separation, SigningKey, Statement, Subject,
     },
 };
+use consign_coordinator::store::{StateDir, Store};
 use consign_proto::v1::{
     self, ListStatementsRequest, PutStatementRequest, operators_client::OperatorsClient,
 };
@@ -49,13 +51,14 @@ impl Gated {
         };
         owner.root.roles.insert("product-owners".parse().unwrap(), role(&[&pat, &sam]));
         owner.root.roles.insert("qa".parse().unwrap(), role(&[&qa]));
-        let rule = |predicate: &str, role: &str| GateRule {
+        let rule = |predicate: &str, role: &str, condition: Option<&str>| GateRule {
             predicate: predicate.to_owned(),
             role: role.parse().unwrap(),
             threshold: 1,
-            condition: None,
+            condition: condition.map(ToOwned::to_owned),
         };
-        let require = vec![rule(APPROVAL, "product-owners"), rule(TESTED, "qa")];
+        let passed = Some("predicate.result == 'PASSED'");
+        let require = vec![rule(APPROVAL, "product-owners", None), rule(TESTED, "qa", passed)];
         let gate = Gate::Statements { require, rearm: Vec::new(), separation: Separation::None };
         owner.root.environments.insert("production".parse().unwrap(), gate);
         let world = World::of(owner).await;
@@ -125,9 +128,10 @@ async fn what_gates_ask_for_is_kept_and_the_newest_word_of_a_signer_stands() {
     assert_eq!(gated.listed().await.len(), 3);
 
     // A test that failed later is not hidden behind the one that passed.
-    put(&mut client, gated.tested("PASSED", &gated.qa)).await.unwrap();
+    let passed = gated.tested("PASSED", &gated.qa);
+    assert_eq!(put(&mut client, passed).await.unwrap().helps, ["production"]);
     let failed = gated.tested("FAILED", &gated.qa);
-    assert_eq!(put(&mut client, failed.clone()).await.unwrap().helps, ["production"]);
+    assert!(put(&mut client, failed.clone()).await.unwrap().helps.is_empty());
     let listed = gated.listed().await;
     assert_eq!(listed.len(), 4);
     assert!(listed.iter().any(|statement| statement.envelope == failed));
@@ -192,6 +196,35 @@ async fn a_viewer_brings_approvals_and_nothing_else() {
     assert_eq!(put(&mut client, approval).await.unwrap().added_by, "vic");
     let refused = put(&mut client, gated.tested("PASSED", &gated.qa)).await.unwrap_err();
     assert!(refused.message().contains("approvals only"), "{refused}");
+    gated.world.coordinator.stop().await;
+}
+
+/// So a publication that was interrupted there is ended, and what was published before there were rows is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_lie_beside_an_artifact_are_taken_in_at_the_start() {
+    let gated = Gated::new().await;
+    let published = gated.listed().await.remove(0);
+    let World { owner, coordinator, dir, clock } = gated.world;
+    coordinator.stop().await;
+    let state = dir.path().join("state");
+    let store = Store::open(StateDir::open(&state).unwrap()).await.unwrap();
+    let mut write = store.write().await.unwrap();
+    sqlx::query("DELETE FROM statements").execute(&mut *write).await.unwrap();
+    write.commit().await.unwrap();
+    store.close().await;
+    drop(store);
+    let beside = state.join("artifacts").join(gated.artifact.to_string()).join("statements");
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("one.json"), &published.envelope).unwrap();
+    std::fs::write(beside.join("torn.json"), b"{").unwrap();
+
+    let coordinator = start(&owner.options(dir.path()), &clock).await.unwrap();
+    let gated = Gated { world: World { owner, clock, coordinator, dir }, ..gated };
+    let listed = gated.listed().await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].envelope, published.envelope);
+    assert_eq!(listed[0].signers, published.signers);
+    assert!(!beside.exists());
     gated.world.coordinator.stop().await;
 }
 

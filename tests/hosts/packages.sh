@@ -5,6 +5,7 @@
 #   iproute2           the bridge between them
 #   python3, python3-pip, npm, git, tar: archives and packages as their users make them
 #   faketime           a server whose clock is two hours off
+#   python3-yaml       reads the templates for CI
 #   openssh-client     ssh-keygen, ssh-agent: signatures that they make and check
 #   haproxy, socat, nginx: the load balancers of deploy/examples, and how HAProxy is talked to
 set -eu
@@ -14,6 +15,7 @@ need mmdebstrap mmdebstrap
 need systemd-nspawn systemd-container
 need ip iproute2
 need python3 python3
+python3 -c 'import yaml' >/dev/null 2>&1 || missing="$missing python3-yaml"
 need pip3 python3-pip
 need npm npm
 need git git

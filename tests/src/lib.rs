@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "test code: a panic is how a test says that it failed")]
 
+pub mod authorization;
+pub mod evil;
 pub mod hosts;
 pub mod scene;
 pub mod simulator;

@@ -65,6 +65,10 @@ fn asked() -> bool {
 fn tell(enrolled: &Enrolled, allows_nothing: bool, global: &Global) {
     say(format!("Enrolled as {} in {} ({})", enrolled.server, enrolled.environment, enrolled.identity));
     say(format!("Own key              {}", enrolled.key));
+    say(format!("Fingerprint          {}", enrolled.fingerprint));
+    say(
+        "                     compare it with what `consign server accept` shows, before secrets are sealed to it",
+    );
     say(format!("Certificate until    {}, renewed by itself", enrolled.certificate_expires));
     if allows_nothing {
         say(format!("No app is allowed here yet: add one under [[allow]] in {}.", enrolled.config.display()));

@@ -3,6 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use consign_common::{
+    sealing::Fingerprint,
     terminal,
     time::{Clock as _, SystemClock, UnixMs},
     tls::Identity,
@@ -13,7 +14,7 @@ use super::{Done, Global, Output, report::say, runtime};
 use crate::{
     config::Config,
     executor::boot_ms,
-    identity::TrustRoots,
+    identity::{TrustRoots, sealing},
     journal::{Journal, Waits},
     ledger::DiskLedger,
     ports::{Ledger as _, NO_COORDINATOR},
@@ -34,8 +35,12 @@ struct Status {
     identity: String,
     certificate_expires: UnixMs,
     certificate_expired: bool,
+    /// Of its public key and its sealing key: what `consign server accept` shows, too. Absent until the agent has run.
+    fingerprint: Option<String>,
     trust_root_version: u64,
     trust_root_expires: UnixMs,
+    /// New deployments are refused; what runs, and returns, go on.
+    trust_root_expired: bool,
     apps: Vec<AppView>,
     deployments: Vec<DeploymentView>,
 }
@@ -55,6 +60,8 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
     let paths = StatePaths::new(&config.agent.state);
     let live = status::ask(&paths.status_socket())?;
     let peer = Identity::read(&paths.identity())?.peer()?;
+    let sealing = sealing::read(&paths.sealing_key())?;
+    let fingerprint = sealing.map(|key| Fingerprint::of(peer.spki_sha256, &key.recipient()).to_string());
     let root = TrustRoots::open(&paths.trust_roots(), &config.agent.trust_root)?.current();
     let (pid, coordinator, apps, deployments) = match live {
         Some(Live { pid, coordinator, apps, deployments, .. }) => {
@@ -74,8 +81,10 @@ async fn gather(config: &Config) -> Result<Status, Box<dyn std::error::Error>> {
         identity: peer.subject.uri(),
         certificate_expires: peer.not_after,
         certificate_expired: peer.is_expired(SystemClock.now()),
+        fingerprint,
         trust_root_version: root.version,
         trust_root_expires: root.expires,
+        trust_root_expired: SystemClock.now() >= root.expires,
         apps,
         deployments,
     })
@@ -110,7 +119,14 @@ fn print(status: &Status) {
     let expired =
         if status.certificate_expired { " (expired: it is renewed at the next connection)" } else { "" };
     say(format!("Certificate   {} until {}{expired}", status.identity, status.certificate_expires));
-    say(format!("Trust root    version {}, until {}", status.trust_root_version, status.trust_root_expires));
+    if let Some(fingerprint) = &status.fingerprint {
+        say(format!("Fingerprint   {fingerprint}"));
+    }
+    let expired = if status.trust_root_expired { " (EXPIRED: new deployments are refused)" } else { "" };
+    say(format!(
+        "Trust root    version {}, until {}{expired}",
+        status.trust_root_version, status.trust_root_expires
+    ));
     for app in &status.apps {
         let short = |digest: &Option<consign_common::digest::Sha256>| {
             digest.as_ref().map_or_else(|| "-".to_owned(), consign_common::digest::Sha256::short)

@@ -47,6 +47,7 @@ pub(super) fn specification(
         tty: step.tty,
         leaves: step.leaves,
         secrets: Vec::new(),
+        files: Default::default(),
         log_limit,
     }
 }

@@ -30,6 +30,7 @@ use super::{
     conditions::brief,
     control::{Control, Inbox, Message, Rejected, Standing},
     environment::Surroundings,
+    secrets::{SealedValues, deliver, open_secrets},
     setting::{current, setting},
     staging,
 };
@@ -97,6 +98,7 @@ pub struct Deployment<F, P, R> {
     stop: Option<oneshot::Sender<()>>,
     pub(super) outcomes: BTreeMap<Attempt, &'static str>,
     standing: Arc<Standing>,
+    sealed: SealedValues,
     /// The timer outside of this process may be there.
     timer: Timer,
 }
@@ -125,6 +127,7 @@ where
     pub async fn begin(site: Arc<Site<F, P, R>>, assignment: Assignment) -> Result<Self, JournalError> {
         let Assignment { deployment, order, work, memory, origin } = assignment;
         let work = Arc::new(work.into_inner());
+        let sealed = SealedValues::read(&site, &order, &origin).await?;
         let current = current(&site, &memory, &work).await?;
         let setting = setting(&order, &work, &memory, current, &site.boot_id);
         let (inbox, inputs) = mpsc::channel(INPUTS);
@@ -160,6 +163,7 @@ where
             stop: None,
             outcomes: BTreeMap::new(),
             standing: Arc::default(),
+            sealed,
             timer: Timer::None,
         };
         if events.iter().any(|event| matches!(event, Event::Confirming { .. })) {
@@ -459,7 +463,12 @@ where
             Privilege::Root => step.user.clone(),
             Privilege::User(_) => None,
         };
-        Ok(attempts::specification(attempt, around, &artifact.config, step, user, self.site.log_limit))
+        let secrets = open_secrets(&self.site, artifact, self.sealed.of(attempt.phase))
+            .map_err(|refusal| format!("{}: {refusal}", refusal.code()))?;
+        let mut spec =
+            attempts::specification(attempt, around, &artifact.config, step, user, self.site.log_limit);
+        deliver(&mut spec, plan, &secrets);
+        Ok(spec)
     }
 
     /// The artifact whose steps a phase runs.

@@ -10,7 +10,7 @@
 //! | [`control`] | words from outside to a deployment that runs |
 //! | [`clocks`], [`confirm_timer`] | deadlines: in the agent, and outside of it |
 //! | [`foresight`] | what a deployment would run, before anything is done |
-//! | [`facts`], [`conditions`], [`environment`] | what conditions ask and what steps are given |
+//! | [`facts`], [`conditions`], [`environment`], [`secrets`] | what conditions ask and what steps are given |
 
 mod attempts;
 mod clocks;
@@ -24,6 +24,7 @@ mod facts;
 mod foresight;
 mod log;
 mod processes;
+mod secrets;
 mod setting;
 mod site;
 mod staging;
@@ -37,5 +38,6 @@ pub use documents::{Documents, DocumentsError};
 pub use facts::host_facts;
 pub use foresight::{Decision, Foresight, foresee};
 pub use processes::{Created, Exit, Processes, Rejoined, Supervised};
+pub use secrets::open_secrets;
 pub use setting::runs_already;
 pub use site::{Roots, Site};

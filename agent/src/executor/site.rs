@@ -9,6 +9,7 @@ use std::{
 use consign_common::{
     name::Id,
     plan::HostFacts,
+    sealing::SealingKey,
     time::{Clock, UnixMs},
     trust::{Privilege, ServersWord, TrustRoot, authorize::Host},
 };
@@ -34,6 +35,8 @@ pub struct Site<F, P, R> {
     pub fetch: F,
     pub processes: P,
     pub roots: R,
+    /// Opens what was sealed to this server.
+    pub sealing_key: Arc<SealingKey>,
     pub word: ServersWord,
     pub privilege: Privilege,
     /// As `linux-x86_64`.

@@ -14,13 +14,14 @@ use consign_common::{
     digest::Sha256,
     durable,
     name::{App, Environment, ServerName},
+    sealing::{Fingerprint, Recipient, SealingKey},
     time::{Clock as _, SystemClock},
     tls::{self, CertificateDer, Identity, Subject, TlsError},
     trust::{Allowance, InvalidToken, JoinRole, JoinToken, Refusal, ServersWord, TrustRoot},
 };
 use consign_proto::v1::{EnrollRequest, EnrollResponse};
 
-use super::roots;
+use super::{roots, sealing};
 use crate::{
     config::{AgentSection, Config, ConfigError, DEFAULT_LOG_LIMIT},
     session::{
@@ -73,6 +74,10 @@ pub struct Enrolled {
     pub identity: String,
     /// SHA-256 of this server's public key (SPKI).
     pub key: Sha256,
+    /// What secrets are sealed to, an age recipient.
+    pub sealing_key: String,
+    /// Of both keys: what `consign server accept` is to show too.
+    pub fingerprint: String,
     pub certificate_expires: consign_common::time::UnixMs,
     pub trust_root_version: u64,
     pub config: PathBuf,
@@ -116,6 +121,8 @@ pub enum EnrollError {
     TrustRoot(#[from] Refusal),
     #[error("failed to make a key")]
     Key(#[source] TlsError),
+    #[error(transparent)]
+    Sealing(#[from] sealing::SealingFileError),
     #[error("failed to write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
 }
@@ -138,19 +145,22 @@ pub async fn enroll(
     }
     let state = LockedState::open(&request.state)?;
     // The token works once: whatever can fail on this side fails before it is sent.
+    let sealing = SealingKey::generate();
     let prepared = Prepared::new(&config, request, &state)?;
     let (csr, key_pkcs8) = Identity::generate_csr().map_err(EnrollError::Key)?;
-    let response = send(request, &token, &config.word, proxies, csr).await?;
+    let response = send(request, &token, &config.word, proxies, csr, &sealing.recipient()).await?;
     let identity = check_identity(&response, &token, key_pkcs8)?;
     let chain = roots::check_chain(&response.trust_roots, &token.trust_root)?;
     check_names(&chain.newest, &token, &config.word)?;
     let peer = identity.peer().map_err(|error| EnrollError::Answer(error.to_string()))?;
-    prepared.publish(&chain.envelopes, &identity)?;
+    prepared.publish(&chain.envelopes, &sealing, &identity)?;
     Ok(Enrolled {
         server: config.word.server,
         environment: config.word.environment,
         identity: peer.subject.uri(),
         key: peer.spki_sha256,
+        sealing_key: sealing.recipient().to_string(),
+        fingerprint: Fingerprint::of(peer.spki_sha256, &sealing.recipient()).to_string(),
         certificate_expires: peer.not_after,
         trust_root_version: chain.newest.version,
         config: request.config.clone(),
@@ -214,6 +224,7 @@ async fn send(
     word: &ServersWord,
     proxies: Proxies,
     csr: Vec<u8>,
+    sealing: &Recipient,
 ) -> Result<EnrollResponse, EnrollError> {
     let addresses = request.address.clone().map_or_else(|| token.enrolment.clone(), |address| vec![address]);
     let dialer = Dialer { addresses, ca: token.ca_sha256, proxies };
@@ -233,6 +244,7 @@ async fn send(
         csr: csr.into(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         labels: word.labels.clone().into_iter().collect(),
+        sealing_key: sealing.to_string(),
     };
     unary::enroll(connection.channel, message).await.map_err(EnrollError::Refused)
 }
@@ -291,6 +303,7 @@ struct Prepared {
     config_staged: PathBuf,
     roots: PathBuf,
     roots_staged: PathBuf,
+    sealing: PathBuf,
     identity: PathBuf,
 }
 
@@ -301,6 +314,7 @@ impl Prepared {
             config_staged: beside(&request.config),
             roots: state.paths.trust_roots(),
             roots_staged: beside(&state.paths.trust_roots()),
+            sealing: state.paths.sealing_key(),
             identity: state.paths.identity(),
         };
         remove_directory(&prepared.roots_staged)?;
@@ -315,7 +329,12 @@ impl Prepared {
     }
 
     /// Roots and configuration first, the identity last.
-    fn publish(&self, envelopes: &BTreeMap<u64, Vec<u8>>, identity: &Identity) -> Result<(), EnrollError> {
+    fn publish(
+        &self,
+        envelopes: &BTreeMap<u64, Vec<u8>>,
+        key: &SealingKey,
+        identity: &Identity,
+    ) -> Result<(), EnrollError> {
         for (version, envelope) in envelopes {
             write(&roots::file(&self.roots_staged, *version), envelope, 0o600)?;
         }
@@ -324,6 +343,7 @@ impl Prepared {
         remove_directory(&self.roots)?;
         rename(&self.roots_staged, &self.roots)?;
         rename(&self.config_staged, &self.config)?;
+        sealing::write(&self.sealing, key)?;
         write(&self.identity, identity.to_pem().as_bytes(), 0o600)
     }
 }

@@ -3,5 +3,6 @@
 pub mod enroll;
 pub mod renew;
 pub mod roots;
+pub mod sealing;
 
 pub use roots::TrustRoots;

@@ -90,6 +90,24 @@ impl Journal {
         }))
     }
 
+    /// What is sealed to this server of the config that a pointer's artifact last ran with.
+    pub async fn sealed(
+        &self,
+        app: &App,
+        environment: &Environment,
+        pointer: Pointer,
+    ) -> Result<Option<Vec<u8>>, JournalError> {
+        let sealed: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+            "SELECT sealed FROM pointers WHERE app = ? AND environment = ? AND pointer = ?",
+        )
+        .bind(app.as_str())
+        .bind(environment.as_str())
+        .bind(pointer.as_str())
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(sealed.flatten())
+    }
+
     /// The artifact that was staged into this release, by the newest deployment that did.
     pub async fn artifact_in(&self, app: &App, release: &str) -> Result<Option<Sha256>, JournalError> {
         let query = sqlx::query_scalar::<_, String>(
@@ -108,6 +126,22 @@ impl Journal {
     }
 }
 
+/// One of an app's two artifacts on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointer {
+    Good,
+    Before,
+}
+
+impl Pointer {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Before => "before",
+        }
+    }
+}
+
 pub(super) async fn settle(
     write: &mut Write,
     deployment: &Id,
@@ -118,6 +152,14 @@ pub(super) async fn settle(
         .bind(deployment.as_str())
         .fetch_one(&mut **write)
         .await?;
+    let kept = kept(write, &app, environment).await?;
+    let ordered: Option<Vec<u8>> = sqlx::query_scalar(
+        "SELECT sealed FROM orders JOIN deployments ON deployments.order_id = orders.id WHERE deployments.id = ?",
+    )
+    .bind(deployment.as_str())
+    .fetch_optional(&mut **write)
+    .await?
+    .flatten();
     sqlx::query("DELETE FROM pointers WHERE app = ? AND environment = ?")
         .bind(&app)
         .bind(environment.as_str())
@@ -125,11 +167,21 @@ pub(super) async fn settle(
         .await?;
     for (pointer, installed) in [("good", &pointers.good), ("before", &pointers.before)] {
         let Some(installed) = installed else { continue };
+        let config = installed.config.as_ref().map(|config| canonical(&config.values)).transpose()?;
+        // A success is of the config that its order brought; everything else ran with what it has.
+        let sealed = match (pointer, pointers.succeeded) {
+            ("good", Some(_)) => ordered.clone(),
+            _ => {
+                let manifest = installed.manifest.to_string();
+                let it = kept.iter().find(|kept| kept.manifest == manifest && kept.config == config);
+                it.and_then(|kept| kept.sealed.clone())
+            }
+        };
         sqlx::query(
             "INSERT INTO pointers
                (app, environment, pointer, manifest, version, published_epoch, published_ms, release,
-                config_sequence, config)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                config_sequence, config, sealed)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&app)
         .bind(environment.as_str())
@@ -140,7 +192,8 @@ pub(super) async fn settle(
         .bind(from_u64(installed.published.ms.0))
         .bind(&installed.release)
         .bind(installed.config.as_ref().map(|config| from_u64(config.sequence)))
-        .bind(installed.config.as_ref().map(|config| canonical(&config.values)).transpose()?)
+        .bind(config)
+        .bind(sealed)
         .execute(&mut **write)
         .await?;
     }
@@ -156,6 +209,24 @@ pub(super) async fn settle(
         .await?;
     }
     Ok(())
+}
+
+/// What a pointer has of an artifact's secrets.
+#[derive(sqlx::FromRow)]
+struct KeptSealed {
+    manifest: String,
+    config: Option<String>,
+    sealed: Option<Vec<u8>>,
+}
+
+async fn kept(
+    write: &mut Write,
+    app: &str,
+    environment: &Environment,
+) -> Result<Vec<KeptSealed>, JournalError> {
+    let query =
+        sqlx::query_as("SELECT manifest, config, sealed FROM pointers WHERE app = ? AND environment = ?");
+    Ok(query.bind(app).bind(environment.as_str()).fetch_all(&mut **write).await?)
 }
 
 /// A deployment ended: what that does to the gate's `rearm`. By this server's clock, but never before what was approved.

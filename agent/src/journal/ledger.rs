@@ -89,6 +89,7 @@ impl Journal {
                 current: None,
                 highest: memory.highest.unwrap_or_default(),
                 term: memory.term,
+                failed: memory.failed,
                 app: Some(app),
                 environment: Some(environment),
             });

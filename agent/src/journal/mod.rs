@@ -12,6 +12,7 @@ mod orders;
 mod tests;
 mod waits;
 
+pub use apps::Pointer;
 pub use database::{Journal, JournalError};
 pub use events::Record;
 pub use orders::{Accepted, Kept, Known, Received};

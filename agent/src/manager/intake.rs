@@ -18,8 +18,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     core::{Input, Misfit},
-    executor::{Assignment, DocumentsError, Foresight, Origin, Rejected, Roots, Site, foresee, runs_already},
-    journal::{Accepted, JournalError, Received},
+    executor::{
+        Assignment, DocumentsError, Foresight, Origin, Rejected, Roots, Site, foresee, open_secrets,
+        runs_already,
+    },
+    journal::{Accepted, JournalError, Pointer, Received},
     ports::{Fetch, FetchError, Papers},
     session::fraction,
 };
@@ -200,7 +203,8 @@ impl Incoming {
         let intent = Intent::Order { order: &self.order, connected: &self.connected };
         let verified = authorize(intent, self.documents(bytes), root, site.host(), memory, site.now())?;
         let work = verified.get();
-        self.look_ahead(site, Purpose::Order, work, memory).await?;
+        let coming = self.look_ahead(site, Purpose::Order, work, memory).await?;
+        self.check_secrets(site, work, &coming).await?;
         // Only now is it known to be what somebody signed.
         site.documents().keep(bytes)?;
         let order = &self.order;
@@ -230,7 +234,33 @@ impl Incoming {
         let Preview { work, held } =
             preview(&self.order, &self.connected, documents, &root, site.host(), &memory, site.now())?;
         let coming = self.look_ahead(site, Purpose::Query, &work, &memory).await?;
+        self.check_secrets(site, &work, &coming).await?;
         Ok(Forecast { coming, held })
+    }
+
+    /// Every secret is here and is the one that was signed, before anything begins. A way back has what it ran with.
+    async fn check_secrets<F, P, R: Roots>(
+        &self,
+        site: &Site<F, P, R>,
+        work: &Work,
+        coming: &Coming,
+    ) -> Result<(), Declined> {
+        if matches!(coming, Coming::NoOp) {
+            return Ok(());
+        }
+        let order = &self.order;
+        let sealed = match &order.order {
+            OrderKind::Return { .. } => {
+                site.journal.sealed(&order.app, &order.environment, Pointer::Before).await?
+            }
+            OrderKind::Deploy { .. }
+            | OrderKind::Cancel { .. }
+            | OrderKind::Confirm {}
+            | OrderKind::Decide { .. }
+            | OrderKind::Once { .. } => self.papers.sealed.clone(),
+        };
+        open_secrets(site, work, sealed.as_deref())?;
+        Ok(())
     }
 
     async fn before<F: Fetch, P, R: Roots>(&self, site: &Arc<Site<F, P, R>>) -> Result<Before, Declined> {

@@ -3,6 +3,7 @@
 use consign_common::{
     json,
     name::Id,
+    sealing::Recipient,
     time::UnixMs,
     trust::{
         APPROVAL, CONFIG, DECISION, ENROLLED, PUBLISHED, Privilege, STATEMENT_TYPE, ServersWord,
@@ -46,6 +47,8 @@ pub struct Host {
     pub boot_id: String,
     /// Random, of this process: by it the coordinator tells a line that was lost from a second agent.
     pub process: Id,
+    /// What secrets are sealed to.
+    pub sealing_key: Recipient,
 }
 
 pub(super) fn hello(
@@ -78,6 +81,7 @@ pub(super) fn hello(
         journal: journal.id,
         journal_position: journal.position,
         process: host.process.to_string(),
+        sealing_key: host.sealing_key.to_string(),
     }))
 }
 
@@ -134,7 +138,8 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, environment: _, good, good_version, before, current, highest, term } = report;
+    let AppReport { app, environment: _, good, good_version, before, current, highest, term, failed } =
+        report;
     let hex = |digest: Option<consign_common::digest::Sha256>| {
         digest.map(|digest| digest.to_string()).unwrap_or_default()
     };
@@ -147,5 +152,35 @@ fn app_state(report: AppReport) -> AppState {
         ms: highest.ms.0,
         good_version,
         term,
+        failed_epoch: failed.map_or(0, |failed| failed.epoch),
+        failed_ms: failed.map_or(0, |failed| failed.ms.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use consign_common::trust::{Refusal, Statement};
+
+    use super::*;
+
+    #[test]
+    fn what_an_agent_says_it_reads_it_reads() {
+        let types = document_types();
+        for root in [TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE] {
+            assert!(types.contains(&root.to_owned()));
+        }
+        let ours = types.iter().filter(|name| name.starts_with("consign:"));
+        for name in ours {
+            let text = format!(
+                "{{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":[{{\"name\":\"\",\"digest\":{{\"sha256\":\"{}\"}}}}],\
+                 \"predicateType\":\"{name}\",\"predicate\":{{}}}}",
+                "0".repeat(64)
+            );
+            // It knows the type, and misses what belongs into it.
+            let Err(Refusal::Malformed { why, .. }) = Statement::parse(text.as_bytes()) else {
+                panic!("{name}")
+            };
+            assert!(why.contains("missing field"), "{name}: {why}");
+        }
     }
 }

@@ -33,6 +33,7 @@ use super::{
     exec::Orders,
     exit_record::{self, ExitRecord, Reserved},
     output::{self, Output},
+    private::Private,
     processes::{self, Seen, boot_id},
     protocol::line,
     spec::{AttemptIdentity, AttemptSpec, Process, mark},
@@ -77,6 +78,8 @@ pub(super) struct Execution<'a> {
     link: Option<UnixStream>,
     exec_failure: Vec<u8>,
     timer: OwnedFd,
+    /// Secrets as files.
+    private: Option<Private>,
     main: Pid,
     main_handle: OwnedFd,
     status: Option<WaitStatus>,
@@ -140,6 +143,7 @@ impl<'a> Execution<'a> {
 
     fn spawn(place: Place<'a>, spec: AttemptSpec, reserved: Reserved, output: Output) -> io::Result<Self> {
         let mark = mark(place.deployment, spec.attempt);
+        let private = Private::create(place.deployment, spec.attempt, &spec.files, spec.user.as_deref())?;
         let (mut link, theirs) = UnixStream::pair()?;
         let (pipes, stdout, stderr) = if spec.tty { terminal()? } else { two_pipes()? };
         crash::point("attempt-spawn-before");
@@ -193,6 +197,7 @@ impl<'a> Execution<'a> {
             link: Some(link),
             exec_failure: Vec::new(),
             timer,
+            private,
             main,
             main_handle,
             status: None,
@@ -303,7 +308,8 @@ impl<'a> Execution<'a> {
         self.arm(self.spec.timeout());
         let Some(link) = &mut self.link else { return };
         crash::point("attempt-release-before");
-        let orders = line(&Orders::new(&self.spec, self.place.deployment));
+        let files = self.private.iter().flat_map(Private::variables);
+        let orders = line(&Orders::new(&self.spec, self.place.deployment, files));
         let told =
             orders.and_then(|orders| link.write_all(&orders)).and_then(|()| link.set_nonblocking(true));
         crash::point("attempt-release-after");
@@ -378,7 +384,7 @@ impl<'a> Execution<'a> {
             Phase::Running => self.containment.members(),
             Phase::Waiting | Phase::Ending(_) | Phase::Killed(_) => Vec::new(),
         };
-        let told = tell(&left);
+        let told = tell(&left, &self.spec.secrets);
         let stayed = if may_leave { left } else { Vec::new() };
         if !may_leave {
             self.kill_rest();
@@ -402,9 +408,12 @@ impl<'a> Execution<'a> {
             cgroup.remove();
         }
         let result = self.result();
-        let leftovers =
-            stayed.iter().map(|seen| Leftover { pid: seen.pid, command: processes::command_of(seen.pid) });
+        let leftovers = stayed.iter().map(|seen| Leftover {
+            pid: seen.pid,
+            command: processes::command_of(seen.pid, &self.spec.secrets),
+        });
         let leftovers = leftovers.collect();
+        drop(self.private.take());
         let written = self.output.finish();
         let record = ExitRecord {
             identity: self.identity,
@@ -461,10 +470,11 @@ impl<'a> Execution<'a> {
 }
 
 /// Processes for a person: the first few, and how many more.
-fn tell(left: &[Seen]) -> Option<String> {
+fn tell(left: &[Seen], secrets: &[String]) -> Option<String> {
     let few = left.iter().take(LEFT_TOLD);
-    let mut told: Vec<String> =
-        few.map(|seen| format!("process {} ({})", seen.pid, processes::command_of(seen.pid))).collect();
+    let mut told: Vec<String> = few
+        .map(|seen| format!("process {} ({})", seen.pid, processes::command_of(seen.pid, secrets)))
+        .collect();
     if left.len() > LEFT_TOLD {
         told.push(format!("{} more", left.len() - LEFT_TOLD));
     }

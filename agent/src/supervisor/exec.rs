@@ -26,7 +26,7 @@ use consign_common::name::Id;
 const CANNOT_EXECUTE: u8 = 126;
 
 /// What is executed, as the supervisor says it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Orders {
     argv: Vec<String>,
@@ -37,8 +37,14 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    pub(super) fn new(spec: &AttemptSpec, deployment: &Id) -> Self {
+    /// `files`: by variable, the paths of secrets.
+    pub(super) fn new(
+        spec: &AttemptSpec,
+        deployment: &Id,
+        files: impl Iterator<Item = (String, String)>,
+    ) -> Self {
         let mut env = spec.env.clone();
+        env.extend(files);
         env.insert(super::processes::MARK_NAME.to_owned(), mark(deployment, spec.attempt));
         Self { argv: spec.argv.clone(), env, cwd: spec.cwd.clone(), user: spec.user.clone(), tty: spec.tty }
     }

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use super::{
     cgroup::{Cgroup, remove_lost_subtree},
     containment::{Containment, Seeker},
+    private,
     processes::boot_id,
     spec::AttemptIdentity,
 };
@@ -14,6 +15,9 @@ use super::{
 pub async fn reap_lost(identity: AttemptIdentity) -> io::Result<()> {
     if boot_id()? != identity.boot_id {
         return Ok(());
+    }
+    if let Err(error) = private::sweep(&identity.deployment, identity.attempt) {
+        tracing::warn!(%error, "secrets in files may be left of a lost attempt");
     }
     let reaped = tokio::task::spawn_blocking(move || {
         let process = identity.process.as_ref();

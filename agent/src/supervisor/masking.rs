@@ -72,6 +72,14 @@ impl Masker {
     }
 }
 
+/// A whole text with every secret masked.
+pub(super) fn masked(secrets: &[String], text: &[u8]) -> Vec<u8> {
+    let (mut masker, mut out) = (Masker::new(secrets), Vec::new());
+    masker.push(text, &mut out);
+    masker.finish(&mut out);
+    out
+}
+
 enum Tail {
     /// More may come.
     Open,

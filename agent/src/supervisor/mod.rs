@@ -16,6 +16,7 @@
 //! | [`serve`], [`attempt`], [`exec`] | the supervisor's side (threads, no runtime) |
 //! | [`containment`], [`cgroup`], [`processes`] | what belongs to an attempt, and how all of it ends |
 //! | [`output`], [`masking`] | from pipe to log file |
+//! | [`private`] | secrets as files, while an attempt has them |
 //!
 //! **Nothing executes before the agent knows what to kill.** `run` creates the process, which waits; the agent makes
 //! its [`AttemptIdentity`] durable and calls `release`. A supervisor that dies in between takes the process with it,
@@ -31,6 +32,7 @@ mod launcher;
 mod lost;
 mod masking;
 mod output;
+mod private;
 mod processes;
 mod protocol;
 mod serve;

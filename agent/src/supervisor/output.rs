@@ -332,6 +332,7 @@ mod tests {
             tty: false,
             leaves: false,
             secrets: Vec::new(),
+            files: Default::default(),
             log_limit: 10_000,
         };
         let mut output = Output::create(directory.path(), &spec).unwrap();

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, fs, io};
 
+use super::masking::masked;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Characters of a command line that are kept.
@@ -67,10 +68,12 @@ pub(super) fn mark_of(pid: u32) -> Option<Vec<u8>> {
     variable.map(<[u8]>::to_vec)
 }
 
-/// The command line in one safe line; in brackets the name of a process that has none.
-pub(super) fn command_of(pid: u32) -> String {
+/// The command line in one safe line, with secrets masked; in brackets the name of a process that has none.
+pub(super) fn command_of(pid: u32, secrets: &[String]) -> String {
     let read = |file| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let line: Vec<u8> = read("cmdline").split(|byte| *byte == 0).collect::<Vec<_>>().join(&b' ');
+    // Before anything is cut off or escaped: half a secret would not be found any more.
+    let line = masked(secrets, &line);
     let text = match line.trim_ascii() {
         [] => format!("[{}]", String::from_utf8_lossy(read("comm").trim_ascii())),
         line => String::from_utf8_lossy(line).into_owned(),

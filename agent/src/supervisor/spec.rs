@@ -12,7 +12,8 @@ pub const DEFAULT_LOG_LIMIT: u64 = 256 << 20;
 /// Below this no tail, gap or word of ours would fit.
 const LOG_LIMIT_MIN: u64 = 4096;
 const TIMEOUT_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
-const SECRETS_MAX: usize = 256;
+/// A secret of many lines is masked line by line, too.
+const SECRETS_MAX: usize = 4096;
 const SECRET_BYTES_MAX: usize = 16 << 10;
 
 /// One try of a `run` or `shell` step, ready to be executed.
@@ -38,6 +39,9 @@ pub struct AttemptSpec {
     pub leaves: bool,
     /// Never appear in the log; each at least [`SECRET_BYTES_MIN`] bytes.
     pub secrets: Vec<String>,
+    /// Secrets that the step reads from files: by the variable that will name the file, its content.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Bytes that the log file may have.
     pub log_limit: u64,
 }
@@ -71,8 +75,11 @@ pub struct Process {
 pub(super) enum InvalidSpec {
     #[error("an attempt needs a program to execute")]
     NoProgram,
-    #[error("the argument or environment variable {0:?} cannot be passed to a program")]
+    #[error("the argument {0:?} cannot be passed to a program")]
     Unpassable(String),
+    /// Its value may be a secret.
+    #[error("the environment variable {0:?} cannot be passed to a program")]
+    UnpassableVariable(String),
     #[error(
         "a secret is shorter than {SECRET_BYTES_MIN} or longer than {SECRET_BYTES_MAX} bytes, or there are more than {SECRETS_MAX}"
     )]
@@ -88,11 +95,15 @@ impl AttemptSpec {
         if self.argv.first().is_none_or(String::is_empty) {
             return Err(InvalidSpec::NoProgram);
         }
-        if let Some(bad) = self.argv.iter().chain(self.env.values()).find(|text| text.contains('\0')) {
+        if let Some(bad) = self.argv.iter().find(|text| text.contains('\0')) {
             return Err(InvalidSpec::Unpassable(bad.clone()));
         }
-        if let Some(bad) = self.env.keys().find(|name| name.is_empty() || name.contains(['\0', '='])) {
-            return Err(InvalidSpec::Unpassable(bad.clone()));
+        let named = |name: &str| !name.is_empty() && !name.contains(['\0', '=']);
+        if let Some((bad, _)) = self.env.iter().find(|(name, value)| !named(name) || value.contains('\0')) {
+            return Err(InvalidSpec::UnpassableVariable(bad.clone()));
+        }
+        if let Some(bad) = self.files.keys().find(|name| !named(name) || name.contains('/')) {
+            return Err(InvalidSpec::UnpassableVariable(bad.clone()));
         }
         let fits = |secret: &String| (SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&secret.len());
         if self.secrets.len() > SECRETS_MAX || !self.secrets.iter().all(fits) {

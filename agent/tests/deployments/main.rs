@@ -7,6 +7,7 @@ mod gates;
 mod hostile;
 mod orders;
 mod preview;
+mod secrets;
 mod unlucky;
 mod waits;
 mod world;

@@ -28,14 +28,15 @@ use consign_common::{
     deployment::{DeploymentOutcome, Event, log::Decoder},
     digest::Sha256,
     limits::ArtifactLimits,
-    name::Id,
+    name::{Id, StepName},
+    sealing::SealingKey,
     time::{Clock as _, SystemClock},
     tls::{self, Ca},
     trust::{
         APPROVAL, Allowance, AppTrust, Approval, Config, ConfigValue, CoordinatorPin, Envelope, Gate,
         GateRule, Key, Order, OrderKind, OrderingNumber, Predicate, Privilege, Published, RoleKeys,
         STATEMENT_TYPE, Scheme, Separation, ServersWord, SigningKey, Statement, Subject, TRUST_ROOT_TYPE,
-        TrustRoot, TrustRootPin,
+        TrustRoot, TrustRootPin, values_digest,
     },
 };
 use tempfile::TempDir;
@@ -133,6 +134,7 @@ pub(crate) struct World {
     pub(crate) dir: TempDir,
     pub(crate) shelf: Shelf,
     publisher: SigningKey,
+    pub(crate) sealing_key: Arc<SealingKey>,
     pub(crate) root: Arc<TrustRoot>,
     counter: AtomicU64,
 }
@@ -171,7 +173,14 @@ impl World {
             revoked: vec![],
             enrolment: None,
         };
-        Self { dir, shelf: Shelf::default(), publisher, root: Arc::new(root), counter: AtomicU64::new(1) }
+        Self {
+            dir,
+            shelf: Shelf::default(),
+            publisher,
+            sealing_key: Arc::new(SealingKey::generate()),
+            root: Arc::new(root),
+            counter: AtomicU64::new(1),
+        }
     }
 
     /// A server whose environment takes what this key approves, and after a failure what it has approved since.
@@ -363,6 +372,28 @@ impl World {
         Inbound::Order { papers: papers(order, artifact), connected: COORDINATOR.into() }
     }
 
+    /// With a config, and what is sealed to the server.
+    pub(crate) fn send_with(
+        &self,
+        order: &Order,
+        artifact: &Artifact,
+        config: Vec<u8>,
+        sealed: Vec<u8>,
+    ) -> Inbound {
+        let mut papers = papers(order, artifact);
+        papers.statements.push(config);
+        papers.sealed = Some(sealed);
+        Inbound::Order { papers, connected: COORDINATOR.into() }
+    }
+
+    pub(crate) fn config(&self, sequence: u64, values: BTreeMap<StepName, ConfigValue>) -> Vec<u8> {
+        let (app, environment) = ("shop".parse().unwrap(), "production".parse().unwrap());
+        let config = Config { app, environment, sequence, values };
+        let subject = Subject { name: "config".into(), sha256: values_digest(&config) };
+        let statement = Statement { subject, predicate: Predicate::Config(config) };
+        Envelope::sign(STATEMENT_TYPE, statement.to_payload(), &[&self.publisher]).to_vec()
+    }
+
     pub(crate) fn ask(&self, query: &str, order: &Order, artifact: &Artifact) -> Inbound {
         let papers = papers(order, artifact);
         Inbound::Query { query: query.into(), papers, connected: COORDINATOR.into() }
@@ -428,6 +459,7 @@ impl World {
             fetch: self.shelf.clone(),
             processes,
             roots: OneRoot(self.root.clone()),
+            sealing_key: self.sealing_key.clone(),
             word: ServersWord {
                 server: "web-1".parse().unwrap(),
                 environment: "production".parse().unwrap(),

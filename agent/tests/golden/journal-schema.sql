@@ -68,7 +68,7 @@ CREATE TABLE pointers (
     version         TEXT NOT NULL,
     published_epoch INTEGER NOT NULL,
     published_ms    INTEGER NOT NULL,
-    release         TEXT NOT NULL, config_sequence INTEGER, config TEXT,
+    release         TEXT NOT NULL, config_sequence INTEGER, config TEXT, sealed BLOB,
     PRIMARY KEY (app, environment, pointer)
 ) STRICT;
 

@@ -67,6 +67,7 @@ impl Deployment {
             tty: false,
             leaves: false,
             secrets: Vec::new(),
+            files: Default::default(),
             log_limit: DEFAULT_LOG_LIMIT,
         }
     }

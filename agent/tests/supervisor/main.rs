@@ -8,3 +8,4 @@ mod leftovers;
 mod losses;
 mod output;
 mod programs;
+mod secrets;

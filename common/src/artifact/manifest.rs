@@ -8,6 +8,7 @@ use crate::{
     json,
     limits::ArtifactLimits,
     name::{App, Platform, Version},
+    plan::Plan,
 };
 
 pub const MANIFEST_FORMAT: &str = "consign-manifest-v1";
@@ -74,8 +75,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Every rule of docs/formats.md but that of the one form.
-    pub fn check(&self, limits: &ArtifactLimits) -> Result<(), InvalidManifest> {
+    /// Every rule of docs/formats.md but that of the one form; its plan, which they are checked with.
+    pub fn check(&self, limits: &ArtifactLimits) -> Result<Plan, InvalidManifest> {
         rules::check(self, limits)
     }
 

@@ -86,7 +86,7 @@ pub enum LinkRefusal {
     Long(usize),
 }
 
-pub(super) fn check(manifest: &Manifest, limits: &ArtifactLimits) -> Result<(), InvalidManifest> {
+pub(super) fn check(manifest: &Manifest, limits: &ArtifactLimits) -> Result<Plan, InvalidManifest> {
     if manifest.format != MANIFEST_FORMAT {
         return Err(InvalidManifest::Format { given: manifest.format.chars().take(80).collect() });
     }
@@ -96,7 +96,7 @@ pub(super) fn check(manifest: &Manifest, limits: &ArtifactLimits) -> Result<(), 
     }
     entries(manifest, &plan, limits)?;
     plan.check_entries(manifest)?;
-    Ok(())
+    Ok(plan)
 }
 
 fn entries(manifest: &Manifest, plan: &Plan, limits: &ArtifactLimits) -> Result<(), InvalidManifest> {

@@ -13,8 +13,8 @@ mod step;
 pub use changes::Changes;
 pub use condition::{Condition, Evaluation, Facts, HostFacts};
 pub use model::{
-    FailurePolicy, HttpCheck, Kind, Param, ParamType, Phase, Plan, Retry, Step, SystemdAction, SystemdVerb,
-    TcpCheck,
+    Deliver, FailurePolicy, HttpCheck, Kind, Param, ParamType, Phase, Plan, Retry, Step, SystemdAction,
+    SystemdVerb, TcpCheck,
 };
 pub use parse::SharedEntry;
 pub use rules::InvalidParameter;

@@ -31,6 +31,18 @@ pub struct Param {
     pub secret: bool,
     pub pattern: Option<String>,
     pub max_length: usize,
+    /// How a secret reaches the steps; all others arrive in the environment.
+    pub deliver: Deliver,
+}
+
+/// The way of a secret into a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deliver {
+    /// As the variable of its name.
+    #[default]
+    Env,
+    /// As a file that only the step's user may read; the variable `NAME_FILE` has its path.
+    File,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     PlanError,
-    model::{Kind, Param, ParamType, Phase, Plan},
+    model::{Deliver, Kind, Param, ParamType, Phase, Plan},
     rules, step,
 };
 use crate::{
@@ -21,6 +21,7 @@ const KEEP_MOST: u32 = 100;
 const PARAMS_MOST: usize = 100;
 const PATHS_MOST: usize = 100;
 const PARAM_BYTES: u32 = 4096;
+const SECRET_BYTES: u32 = 16 << 10;
 
 impl Plan {
     /// Reads a plan and checks all that can be checked without a server. `file_name` is for messages.
@@ -208,6 +209,17 @@ fn params(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<Step
             params.insert(parsed, param);
         }
     }
+    // A secret that is delivered as a file has a variable of another name.
+    for (name, _) in params.iter().filter(|(_, param)| param.deliver == Deliver::File) {
+        let variable = format!("{name}_file");
+        if params.contains_key(variable.as_str()) {
+            let message =
+                format!("`{name}` arrives as {}, and so does `{variable}`", variable.to_uppercase());
+            problems.add(table.span(), message);
+        } else if let Err(why) = rules::variable(&variable.to_ascii_uppercase()) {
+            problems.add(table.span(), format!("{}: {why}", variable.to_ascii_uppercase()));
+        }
+    }
     params
 }
 
@@ -250,8 +262,17 @@ fn param(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Param> {
                 None
             }
         });
+    let deliver = deliver(&mut fields, problems);
     let default = default(&mut fields, kind, problems);
+    let span = fields.span();
     fields.finish(problems);
+    if secret && kind.is_some_and(|kind| kind != ParamType::String) {
+        problems.add(span, "a secret is a \"string\": a number could be guessed from what is said of it");
+    } else if secret && max_length > SECRET_BYTES {
+        problems.add(span, format!("the `max_length` of a secret is at most {SECRET_BYTES}"));
+    } else if !secret && deliver.is_some() {
+        problems.add(span, "`deliver` is for a secret: all other parameters arrive in the environment");
+    }
     let max_length = usize::try_from(max_length).unwrap_or(usize::MAX);
     let param = Param {
         kind: kind?,
@@ -259,6 +280,7 @@ fn param(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Param> {
         secret,
         pattern,
         max_length,
+        deliver: deliver.unwrap_or_default(),
     };
     if let Some(default) = default {
         if secret {
@@ -269,6 +291,20 @@ fn param(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Param> {
         }
     }
     Some(param)
+}
+
+fn deliver(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<Deliver> {
+    let given = fields.string("deliver", problems)?;
+    match given.value.as_str() {
+        "env" => Some(Deliver::Env),
+        "file" => Some(Deliver::File),
+        other => {
+            let message = format!("`deliver` is `{}`", other.escape_debug());
+            let help = "a secret is delivered as \"env\" or as \"file\"".to_owned();
+            problems.add_with_help(given.span, message, Some(help));
+            None
+        }
+    }
 }
 
 /// The default as text, of the declared type.

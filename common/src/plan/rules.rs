@@ -141,7 +141,7 @@ pub(super) fn variable(name: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::model::Deliver, *};
 
     #[test]
     fn variables_that_load_code_are_refused() {
@@ -178,6 +178,7 @@ mod tests {
             secret: false,
             pattern: pattern.map(Into::into),
             max_length: 8,
+            deliver: Deliver::Env,
         };
         assert_eq!(param(ParamType::Int, None).check("-7"), Ok(()));
         for bad in ["", "7.5", "+7", "07", "seven"] {

@@ -7,7 +7,8 @@ use toml::de::DeValue;
 use super::{
     condition::{Condition, Names},
     model::{
-        FailurePolicy, HttpCheck, Kind, Param, Phase, Retry, Step, SystemdAction, SystemdVerb, TcpCheck,
+        Deliver, FailurePolicy, HttpCheck, Kind, Param, Phase, Retry, Step, SystemdAction, SystemdVerb,
+        TcpCheck,
     },
     rules,
 };
@@ -334,6 +335,15 @@ fn user(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<String> 
     Some(given.value)
 }
 
+/// Whether a step finds the parameter, or the path of the file that has it, under this name.
+fn is_variable_of(name: &StepName, param: &Param, variable: &str) -> bool {
+    let own = name.as_str().to_ascii_uppercase();
+    match param.deliver {
+        Deliver::Env => own == variable,
+        Deliver::File => own == variable || format!("{own}_FILE") == variable,
+    }
+}
+
 fn env(
     fields: &mut Fields<'_, '_>,
     params: &BTreeMap<StepName, Param>,
@@ -345,7 +355,7 @@ fn env(
         if let Err(why) = rules::variable(name.value) {
             let message = format!("`env` may not set {}: {why}", name.value.escape_debug());
             problems.add(name.span.clone(), message);
-        } else if params.keys().any(|param| param.as_str().to_ascii_uppercase() == name.value) {
+        } else if params.iter().any(|(param, declared)| is_variable_of(param, declared, name.value)) {
             problems.add(name.span.clone(), format!("{} is a parameter of the plan already", name.value));
         }
         match value.get_ref().as_str() {

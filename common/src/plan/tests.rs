@@ -149,6 +149,26 @@ fn what_would_harm_is_refused() {
         (with_top("[params.n]\ntype = \"int\"\ndefault = \"4\""), "not of the parameter's `type`"),
         (with_top("[params.n]\ntype = \"float\""), "unknown type"),
         (with_top("[params.n]\ntype = \"string\"\nsecret = true\ndefault = \"x\""), "no default"),
+        (with_top("[params.n]\ntype = \"int\"\nsecret = true"), "a secret is a \"string\""),
+        (with_top("[params.n]\ntype = \"string\"\nsecret = true\nmax_length = 20000"), "at most 16384"),
+        (
+            with_top("[params.n]\ntype = \"string\"\nsecret = true\ndeliver = \"stdin\""),
+            "`deliver` is `stdin`",
+        ),
+        (with_top("[params.n]\ntype = \"string\"\ndeliver = \"file\""), "`deliver` is for a secret"),
+        (
+            with_top(
+                "[params.n]\ntype = \"string\"\nsecret = true\ndeliver = \"file\"\n[params.n_file]\ntype = \"string\"",
+            ),
+            "arrives as N_FILE",
+        ),
+        (
+            with_top("[params.n]\ntype = \"string\"\nsecret = true\ndeliver = \"file\"").replace(
+                "activate = true",
+                "activate = true\n[[step]]\nname = \"s\"\nshell = \"x\"\nenv = { N_FILE = \"y\" }",
+            ),
+            "N_FILE is a parameter",
+        ),
         (with_top("[params.n]\ntype = \"string\"\npattern = \"(\""), "regular expression"),
         (with_top("[params.n]\ntype = \"string\"\npattern = \"a+\"\ndefault = \"b\""), "does not match"),
         (with_step("run = [\"true\"]\nshell = \"true\""), "one kind, not `run` and `shell`"),

@@ -2,7 +2,7 @@
 
 use super::{Privilege, Refusal, authorize::Host};
 use crate::{
-    artifact::{InvalidManifest, Manifest, PLAN_FILE},
+    artifact::{InvalidManifest, Manifest},
     limits::ArtifactLimits,
     plan::{Kind, Plan, Step},
 };
@@ -22,10 +22,9 @@ pub(super) fn check(manifest: &Manifest, plan: &Plan, host: Host<'_>) -> Result<
 /// All rules of the manifest, now that somebody who may has signed it: a signature says who made it, not that its paths
 /// are harmless.
 pub(super) fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
-    let invalid = |why: String| Refusal::PlanInvalid { why };
     manifest.check(&ArtifactLimits::default()).map_err(|error| match error {
         InvalidManifest::Plan(_) | InvalidManifest::OtherApp { .. } | InvalidManifest::Shared(_) => {
-            invalid(error.to_string())
+            Refusal::PlanInvalid { why: error.to_string() }
         }
         InvalidManifest::Json(_)
         | InvalidManifest::NotCanonical
@@ -39,8 +38,7 @@ pub(super) fn read_plan(manifest: &Manifest) -> Result<Plan, Refusal> {
         | InvalidManifest::FileTooLarge { .. }
         | InvalidManifest::TooLarge { .. }
         | InvalidManifest::PlanIsEntry => Refusal::Malformed { what: "manifest", why: error.to_string() },
-    })?;
-    Plan::parse(&manifest.plan, PLAN_FILE).map_err(|error| invalid(error.to_string()))
+    })
 }
 
 fn check_word(plan: &Plan, host: Host<'_>) -> Result<(), Refusal> {

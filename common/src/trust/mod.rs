@@ -19,6 +19,7 @@ mod root;
 pub mod sshsig;
 mod statement;
 mod token;
+mod vouched;
 mod word;
 
 pub use envelope::{Envelope, STATEMENT_TYPE, Signature, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE, pae};
@@ -33,4 +34,5 @@ pub use statement::{
     ENROLLED, Enrolled, OrderingNumber, PUBLISHED, Predicate, Published, Statement, Subject,
 };
 pub use token::{InvalidToken, JoinRole, JoinToken, TrustRootPin, is_address};
+pub use vouched::{Vouched, claimed_server, open_config, open_enrolled, values_digest};
 pub use word::{Allowance, Privilege, ServersWord};

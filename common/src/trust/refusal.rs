@@ -126,12 +126,20 @@ pub enum Refusal {
     NothingToReturnTo { app: App, pointer: &'static str },
     #[error("the order says to return to {ordered}, this server's artifact before is {own}")]
     WrongReturn { ordered: Sha256, own: Sha256 },
+    #[error(
+        "the secret {name} did not come with the order, or is not sealed to this server; `consign config reseal` seals it to servers that are new"
+    )]
+    SecretMissing { name: StepName },
+    #[error("what came as the secret {name} cannot be used: {why}")]
+    SecretMismatch { name: StepName, why: String },
+    #[error("the secret {name} does not fit its declaration: {why}")]
+    SecretInvalid { name: StepName, why: String },
 }
 
 impl Refusal {
     /// The rules about what is, or is not, signed or allowed. A rollout that ends by one of these exits with 6; the
     /// others (a plan that cannot be executed here, a stale term, nothing to return to) are failures like any other.
-    pub const TRUST_CODES: [&str; 33] = [
+    pub const TRUST_CODES: [&str; 34] = [
         "signature-missing",
         "signature-invalid",
         "statement-missing",
@@ -165,6 +173,7 @@ impl Refusal {
         "app-not-allowed",
         "user-not-allowed",
         "unit-not-allowed",
+        "secret-mismatch",
     ];
 
     pub fn is_of_trust(&self) -> bool {
@@ -215,6 +224,9 @@ impl Refusal {
             Self::Unsupported { .. } => "unsupported",
             Self::NothingToReturnTo { .. } => "nothing-to-return-to",
             Self::WrongReturn { .. } => "wrong-return",
+            Self::SecretMissing { .. } => "secret-missing",
+            Self::SecretMismatch { .. } => "secret-mismatch",
+            Self::SecretInvalid { .. } => "secret-invalid",
         }
     }
 }

@@ -395,5 +395,8 @@ fn invalid(why: String) -> Refusal {
 }
 
 #[cfg(test)]
+#[path = "root_chain_tests.rs"]
+mod chain_tests;
+#[cfg(test)]
 #[path = "root_tests.rs"]
 mod tests;

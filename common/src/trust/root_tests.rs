@@ -3,21 +3,21 @@
 use super::*;
 use crate::trust::{STATEMENT_TYPE, SigningKey};
 
-struct Owned {
-    key: SigningKey,
+pub(super) struct Owned {
+    pub(super) key: SigningKey,
     owner: &'static str,
 }
 
-fn owned(owner: &'static str) -> Owned {
+pub(super) fn owned(owner: &'static str) -> Owned {
     Owned { key: SigningKey::generate().unwrap(), owner }
 }
 
-fn role(threshold: u32, of: &[&Owned]) -> RoleKeys {
+pub(super) fn role(threshold: u32, of: &[&Owned]) -> RoleKeys {
     RoleKeys { keys: of.iter().map(|owned| owned.key.public().id()).collect(), threshold }
 }
 
 /// Version `version`, all of whose roles are `of` with this threshold.
-fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
+pub(super) fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
     let key = |owned: &&Owned| {
         let public = owned.key.public();
         let key =
@@ -57,7 +57,7 @@ fn root(version: u64, threshold: u32, of: &[&Owned]) -> TrustRoot {
     }
 }
 
-fn envelope(root: &TrustRoot, by: &[&Owned]) -> Vec<u8> {
+pub(super) fn envelope(root: &TrustRoot, by: &[&Owned]) -> Vec<u8> {
     let keys: Vec<_> = by.iter().map(|owned| &owned.key).collect();
     Envelope::sign(TRUST_ROOT_TYPE, root.to_payload(), &keys).to_vec()
 }
@@ -192,6 +192,31 @@ fn a_gate_says_what_it_requires() {
     assert!(gate(|_, rearm| rearm[0].role = "nobody".parse().unwrap()).contains("there is no role"));
     assert!(gate(|require, _| require[0].predicate = String::new()).contains("predicate type"));
     assert!(gate(|_, rearm| rearm[0].condition = Some(String::new())).contains("where"));
+    let long = |_: &mut Vec<GateRule>, rearm: &mut Vec<GateRule>| rearm[0].condition = Some("x".repeat(4097));
+    assert!(gate(long).contains("`where` has 1 to 4096 bytes"));
+    assert!(gate(|require, _| require[0].condition = Some("predicate.x ==".into())).contains("not CEL"));
+    assert!(gate(|_, rearm| rearm[0].condition = Some("now() > 1".into())).contains("`now`"));
+    for ours in ["consign:config/v1", "consign:enrolled/v1", "consign:decision/v1"] {
+        let refusal = refused(|root| {
+            if let Some(Gate::Statements { require, .. }) = root.environments.get_mut("production") {
+                require[0].predicate = ours.into();
+            }
+        });
+        assert!(refusal.contains("says nothing of an artifact"), "{refusal}");
+    }
+    assert!(gate(|require, _| *require = vec![require[0].clone(); 17]).contains("more than 16 rules"));
+    assert!(gate(|_, rearm| *rearm = vec![rearm[0].clone(); 17]).contains("more than 16 rules"));
+}
+
+#[test]
+fn a_gate_may_have_as_many_rules_as_the_limit_says() {
+    let (a, b) = (owned("alice"), owned("bob"));
+    let mut root = root(1, 2, &[&a, &b]);
+    if let Some(Gate::Statements { require, rearm, .. }) = root.environments.get_mut("production") {
+        *require = vec![require[0].clone(); 16];
+        rearm.clone_from(require);
+    }
+    root.check().unwrap();
 }
 
 #[test]

@@ -8,7 +8,9 @@ use clap_complete::Shell;
 use super::{
     approve::{ApproveArgs, AttestArgs},
     artifacts::ArtifactCommand,
+    candidates::CandidateCommand,
     client::Target,
+    config::ConfigCommand,
     environments::EnvCommand,
     init::InitArgs,
     key::KeyCommand,
@@ -105,9 +107,15 @@ trust root) or told (by the coordinator). What does not verify is not signed (6)
 
 Of what one key says of one type the newest counts: FAILED takes the place of PASSED.")]
     Attest(AttestArgs),
+    /// Candidates: what begins by itself next, and what it waits for
+    #[command(subcommand)]
+    Candidate(CandidateCommand),
     /// Environments: how rollouts go about it there, and what keeps them from beginning
     #[command(subcommand)]
     Env(EnvCommand),
+    /// Config: what differs between environments, signed and sealed
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Servers: enrolment, state, removal
     #[command(subcommand)]
     Server(ServerCommand),

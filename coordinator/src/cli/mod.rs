@@ -8,14 +8,18 @@
 //! | [`print`], [`output`], [`text`], [`failure`] | results, their JSON schema, small texts, how commands end badly |
 //! | [`init`], [`trust`], [`key`] | keys and trust, made and changed on this machine |
 //! | [`signer`] | what signs: key files, OpenSSH's, ssh-agent |
-//! | [`artifacts`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`artifacts`], [`candidates`], [`environments`], [`server`], [`operator`], [`rollout`], [`status`] | the nouns |
+//! | [`config`], [`acceptance`] | values and secrets, and the servers that they are sealed to |
 //! | [`approve`], [`signing`] | what is signed about artifacts, and with which key |
 //! | [`follow`] | a rollout as it happens |
 
+mod acceptance;
 mod approve;
 mod args;
 mod artifacts;
+mod candidates;
 mod client;
+mod config;
 mod environments;
 mod failure;
 mod follow;

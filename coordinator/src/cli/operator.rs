@@ -200,6 +200,7 @@ async fn enroll(
         csr: csr.into(),
         agent_version: env!("CARGO_PKG_VERSION").into(),
         labels: Default::default(),
+        sealing_key: String::new(),
     };
     let answer = service.enroll(unary(request)).await.map_err(|status| client.failure(status))?;
     Ok(answer.into_inner())

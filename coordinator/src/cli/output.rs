@@ -3,6 +3,7 @@
 //!
 //! The follow view is built on these types too, so that what a person sees and what a script reads is one thing.
 
+mod candidate;
 mod environment;
 mod evidence;
 mod past;
@@ -10,6 +11,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
+pub use candidate::*;
 use consign_common::time::UnixMs;
 use consign_proto::v1;
 pub use environment::*;
@@ -160,6 +162,11 @@ pub struct Server {
     pub root: bool,
     pub os: String,
     pub arch: String,
+    /// Of its keys, as `consign-agent status` prints it; empty where it has none yet.
+    pub fingerprint: String,
+    /// Whether secrets may be sealed to it: accepted, not-accepted, other-key, unverified, no-key; empty where this machine
+    /// has no trust root to decide it by.
+    pub acceptance: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -199,6 +206,8 @@ pub struct Status {
     pub quarantined: Vec<String>,
     /// Where agents have seen more than this coordinator knows: nothing is started there until `env take-over`.
     pub behind: Vec<Behind>,
+    /// What begins by itself when nothing keeps it any more.
+    pub candidates_waiting: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -223,7 +232,7 @@ pub struct TakenOver {
     pub new_term: u64,
 }
 
-/// One line of `--follow --output json`, and of `rollout logs --output json`.
+/// One line of `--follow --output json`, of `rollout logs --output json` and of `artifact publish --wait-for`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Line {
@@ -260,6 +269,15 @@ pub enum Line {
     Successor {
         rollout: String,
         successor: String,
+    },
+    /// What was published.
+    Published {
+        artifact: Artifact,
+    },
+    /// What is waited for.
+    Candidate {
+        at_ms: u64,
+        candidate: Candidate,
     },
     /// The last line: the process exits with this code.
     End {
@@ -401,6 +419,14 @@ impl From<v1::Server> for Server {
             root: wire.root,
             os: wire.os,
             arch: wire.arch,
+            fingerprint: wire
+                .keys
+                .as_ref()
+                .and_then(super::acceptance::fingerprint)
+                .map(|fingerprint| fingerprint.to_string())
+                .unwrap_or_default(),
+            // Decided by this machine's trust root, where there is one.
+            acceptance: String::new(),
         }
     }
 }
@@ -446,6 +472,7 @@ impl From<v1::StatusResponse> for Status {
             role: wire.role,
             quarantined: wire.quarantined,
             behind: wire.behind.into_iter().map(Into::into).collect(),
+            candidates_waiting: wire.candidates_waiting,
         }
     }
 }

@@ -7,9 +7,9 @@ use clap::{CommandFactory, Parser};
 use super::{
     approve,
     args::{Cli, Command},
-    artifacts,
+    artifacts, candidates,
     client::Client,
-    environments,
+    config, environments,
     failure::{Doing, Exit, Result},
     init, key, operator,
     print::Printer,
@@ -70,10 +70,12 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
         Command::Rollout(command) => return rollout::run(command, &home, &client()?, printer).await,
         Command::Init(args) => init::run(&args, &home, printer)?,
         Command::Status => status::run(&client()?, printer).await?,
-        Command::Artifact(command) => artifacts::run(command, &home, client, printer).await?,
+        Command::Artifact(command) => return artifacts::run(command, &home, client, printer).await,
+        Command::Candidate(command) => return candidates::run(command, &client()?, printer).await,
         Command::Approve(args) => approve::run(*args, &home, &client()?, printer).await?,
         Command::Attest(args) => approve::attest(args, &home, &client()?, printer).await?,
         Command::Env(command) => environments::run(command, &client()?, printer).await?,
+        Command::Config(command) => config::run(command, &home, &client()?, printer).await?,
         Command::Server(command) => server::run(command, &home, &client()?, printer).await?,
         Command::Operator(command) => operator::run(command, &home, client, printer).await?,
         Command::Trust(command) => trust::run(command, &home, client, printer).await?,
@@ -87,9 +89,11 @@ async fn dispatch(cli: Cli, printer: &Printer) -> Result<Exit> {
 fn talks(command: &Command) -> bool {
     match command {
         Command::Rollout(_)
+        | Command::Candidate(_)
         | Command::Approve(_)
         | Command::Attest(_)
         | Command::Env(_)
+        | Command::Config(_)
         | Command::Server(_) => true,
         Command::Artifact(command) => command.talks(),
         Command::Operator(command) => command.talks(),

@@ -13,6 +13,7 @@ use consign_proto::v1;
 use serde::Serialize;
 
 use super::{
+    acceptance::{self, AcceptArgs, Acceptance},
     client::{Client, unary},
     failure::{Doing, Failure, Result},
     output::Server,
@@ -37,6 +38,10 @@ pub(crate) enum ServerCommand {
     Enable(EnableArgs),
     /// Keep a server out of rollouts
     Disable(DisableArgs),
+    /// Vouch for a server's keys, after comparing the fingerprint: secrets are sealed to accepted servers only
+    #[command(after_help = "Example:
+  consign server accept web-1 --fingerprint 3f2a-91bc-07d4-e6aa-5510-8c3e-b1f0-2d77")]
+    Accept(Box<AcceptArgs>),
     /// Remove a server: its identity ends within a second
     Remove(NameArgs),
 }
@@ -112,12 +117,12 @@ pub(super) async fn run(
                 selector: args.only.unwrap_or_default(),
                 name: String::new(),
             };
-            let servers = list(client, request).await?;
+            let servers = list(home, client, request).await?;
             printer.show(&servers, |servers| list_text(servers, SystemClock.now()))
         }
         ServerCommand::Show(args) => {
             let request = v1::ListServersRequest { name: args.name.to_string(), ..Default::default() };
-            let server = list(client, request).await?.into_iter().next().ok_or_else(|| {
+            let server = list(home, client, request).await?.into_iter().next().ok_or_else(|| {
                 Failure::new(format!("there is no server {}", args.name))
                     .next("`consign server list` shows all")
             })?;
@@ -127,6 +132,7 @@ pub(super) async fn run(
             set(args.name, true, args.reason.unwrap_or_default(), client, printer).await
         }
         ServerCommand::Disable(args) => set(args.name, false, args.reason, client, printer).await,
+        ServerCommand::Accept(args) => acceptance::accept(*args, home, client, printer).await,
         ServerCommand::Remove(args) => {
             let request = unary(v1::RemoveServerRequest { name: args.name.to_string() });
             client.operators().remove_server(request).await.map_err(|status| client.failure(status))?;
@@ -144,14 +150,23 @@ pub(super) fn removed(printer: &Printer, name: &str) -> Result<()> {
     printer.show(&Removed { removed: name }, |it| format!("removed {}\n", it.removed))
 }
 
-async fn list(client: &Client, request: v1::ListServersRequest) -> Result<Vec<Server>> {
+async fn list(home: &Home, client: &Client, request: v1::ListServersRequest) -> Result<Vec<Server>> {
     let answer =
         client.operators().list_servers(unary(request)).await.map_err(|status| client.failure(status))?;
     let answer = answer.into_inner();
     // An older coordinator does not say.
     let expires = Some(UnixMs(answer.trust_root_expires_ms)).filter(|at| at.0 > 0);
     let validity = expires.map_or("", |at| Validity::of(at, SystemClock.now()).as_str());
-    let told = |server| Server { trust_root: validity.to_owned(), ..Server::from(server) };
+    // On the coordinator's own machine, over its socket, there may be no home.
+    let root = home.trust_root().ok().map(|(_, root)| root);
+    let told = |server: v1::Server| {
+        let acceptance = match (&server.keys, &root) {
+            (Some(keys), Some(root)) => Acceptance::of(keys, root).as_str(),
+            (Some(_) | None, _) => "",
+        };
+        let (trust_root, acceptance) = (validity.to_owned(), acceptance.to_owned());
+        Server { trust_root, acceptance, ..Server::from(server) }
+    };
     Ok(answer.servers.into_iter().map(told).collect())
 }
 
@@ -266,6 +281,9 @@ fn state(server: &Server) -> String {
     if !server.enabled {
         words.push("disabled".into());
     }
+    if server.acceptance == "accepted" {
+        words.push("accepted".into());
+    }
     if server.clock_skew {
         words.push(format!("clock {}", offset(server.clock_offset_ms)));
     }
@@ -276,6 +294,19 @@ fn state(server: &Server) -> String {
         words.push("trust root EXPIRED".into());
     }
     words.join(", ")
+}
+
+/// Whether secrets may be sealed to it.
+fn secrets(server: &Server) -> String {
+    match server.acceptance.as_str() {
+        "" => String::new(),
+        "accepted" => "accepted: they are sealed to it".to_owned(),
+        "no-key" => "none: its agent has no key to seal to yet".to_owned(),
+        "other-key" => {
+            format!("NOT accepted: it has another key than before; consign server accept {}", server.name)
+        }
+        _ => format!("not accepted: consign server accept {}", server.name),
+    }
 }
 
 fn is_expired(server: &Server) -> bool {
@@ -368,6 +399,8 @@ fn show_text(server: &Server, now: UnixMs) -> String {
     row("labels", labels(server));
     row("seen", seen(server, now));
     row("identity", server.identity.clone());
+    row("fingerprint", server.fingerprint.clone());
+    row("secrets", secrets(server));
     row("certificate", format!("until {}", UnixMs(server.certificate_expires_ms)));
     // All else an agent tells when it first connects.
     if server.last_seen_ms > 0 {
@@ -429,6 +462,8 @@ mod tests {
             root: true,
             os: "linux".into(),
             arch: "x86_64".into(),
+            fingerprint: String::new(),
+            acceptance: String::new(),
         }
     }
 

@@ -28,6 +28,7 @@ you          {} ({})
 servers      {} of {} online
 artifacts    {}
 rollouts     {} active
+candidates   {} waiting
 trust root   {}, valid until {}
 {}",
         escape_line(&status.coordinator),
@@ -38,6 +39,7 @@ trust root   {}, valid until {}
         status.servers,
         status.artifacts,
         status.rollouts_active,
+        status.candidates_waiting,
         status.trust_root_version,
         UnixMs(status.trust_root_expires_ms),
         validity(status),

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use consign_common::{
     name::Id,
+    sealing::Recipient,
     time::{Clock, UnixMs},
     tls::Subject,
     wire,
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Authority, Grant, TokenRefusal, Tokens, authority::Issued, tokens::Token};
 use crate::{
+    config,
     fleet::{NewServer, Registry, RegistryError},
     grpc::{AllowList, Caller, Identity, Peer, Role},
     operators::Operators,
@@ -43,6 +45,10 @@ impl Enrolment for Enroller {
         };
         let request = request.into_inner();
         wire::labels(request.labels.clone()).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if !request.sealing_key.is_empty() {
+            let checked: Result<Recipient, _> = request.sealing_key.parse();
+            checked.map_err(|error| Status::invalid_argument(format!("sealing key: {error}")))?;
+        }
         let now = self.clock.now();
         let token = self
             .tokens
@@ -99,6 +105,9 @@ impl Enroller {
                     RegistryError::Store(error) => error,
                     RegistryError::Unknown { name } => StoreError::corrupt(name),
                 })?;
+                if !request.sealing_key.is_empty() {
+                    config::note_sealing_key(&mut write, server, &request.sealing_key, now).await?;
+                }
             }
             Identity::Operator { name } => {
                 let role = match &token.grant {

@@ -2,7 +2,7 @@
 
 use http::{Uri, uri::Scheme};
 
-use super::{Health, Settings};
+use super::{Health, Settings, freeze::Misplaced};
 use crate::{
     fleet::{InvalidSelector, Selector},
     rollout::{HealthCheck, InvalidWaves, Offline, Probe, Target, cumulative},
@@ -48,6 +48,10 @@ pub enum InvalidSetting {
         "a server would wait {confirm} for its confirmation, and the verdict on its wave may take {needed} (bake, health and the wait for offline servers)"
     )]
     ConfirmTooShort { confirm: String, needed: String },
+    #[error("more than {most} windows of `freeze`")]
+    TooManyWindows { most: usize },
+    #[error("`freeze`: {0}")]
+    Freeze(#[from] Misplaced),
 }
 
 impl Settings {
@@ -76,6 +80,7 @@ impl Settings {
         if [bake, self.confirm_ms, wait].into_iter().flatten().any(|ms| ms == 0 || ms > LONGEST_MS) {
             return Err(InvalidSetting::Span);
         }
+        self.automation.check()?;
         self.check_confirm()
     }
 

@@ -1,16 +1,20 @@
 //! The file of environments: `[environment.NAME]` tables to settings, with the place of every mistake.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use consign_common::{
-    document::{DocumentError, Fields, Problems, did_you_mean, integer, wrong_type},
+    document::{DocumentError, Fields, Located, Problems, did_you_mean, integer, wrong_type},
     name::Environment,
 };
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Health, Settings,
+    Automation, Deploy, Freeze, Health, Keep, Settings,
     check::{self, InvalidSetting},
+    freeze::{Field, InvalidFreeze},
 };
 use crate::{
     fleet::Selector,
@@ -24,8 +28,34 @@ const ENVIRONMENTS: usize = 200;
 const STATUS: u16 = 200;
 const WITHIN_MS: u64 = 60_000;
 
+/// What a file is read among.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// That the trust root names.
+    pub environments: BTreeSet<Environment>,
+    /// What was applied before: a file says nothing of the others.
+    pub applied: BTreeMap<Environment, Deploy>,
+}
+
 /// `file` is its name, for messages.
 pub fn parse(text: &str, file: &str) -> Result<BTreeMap<Environment, Settings>, DocumentError> {
+    read(text, file, None)
+}
+
+/// As [`parse`]; and `after:` must name environments that there are, and lead round in no circle with those before.
+pub fn parse_among(
+    text: &str,
+    file: &str,
+    known: &Known,
+) -> Result<BTreeMap<Environment, Settings>, DocumentError> {
+    read(text, file, Some(known))
+}
+
+fn read(
+    text: &str,
+    file: &str,
+    known: Option<&Known>,
+) -> Result<BTreeMap<Environment, Settings>, DocumentError> {
     let mut problems = Problems::new(file, text);
     if text.len() > FILE_BYTES {
         problems.add(0..0, format!("the file is longer than {FILE_BYTES} bytes"));
@@ -40,6 +70,7 @@ pub fn parse(text: &str, file: &str) -> Result<BTreeMap<Environment, Settings>, 
     }
     let mut fields = Fields::new("the file of environments", 0..0, document.get_ref());
     let mut all = BTreeMap::new();
+    let mut places = BTreeMap::new();
     match fields.take("environment") {
         None => problems.add(0..0, "there is no `[environment.NAME]`"),
         Some(value) => match value.get_ref().as_table() {
@@ -68,7 +99,9 @@ pub fn parse(text: &str, file: &str) -> Result<BTreeMap<Environment, Settings>, 
                     match value.get_ref().as_table() {
                         Some(table) => {
                             let fields = Fields::new("an environment", name.span, table);
-                            all.insert(parsed, settings(fields, &mut problems));
+                            let (settings, place) = settings(fields, &mut problems);
+                            places.extend(place.map(|place| (parsed.clone(), place)));
+                            all.insert(parsed, settings);
                         }
                         None => {
                             wrong_type::<()>(
@@ -85,11 +118,50 @@ pub fn parse(text: &str, file: &str) -> Result<BTreeMap<Environment, Settings>, 
         },
     }
     fields.finish(&mut problems);
+    check_ways(&all, &places, known, &mut problems);
     problems.finish(Some(all))
 }
 
-fn settings(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Settings {
-    deploy(&mut fields, problems);
+/// Where `after:` leads: to an environment that there is, and never back.
+fn check_ways(
+    all: &BTreeMap<Environment, Settings>,
+    places: &BTreeMap<Environment, Range<usize>>,
+    known: Option<&Known>,
+    problems: &mut Problems,
+) {
+    let before = |name: &Environment| {
+        let given = all.get(name).map(|settings| settings.automation.deploy.as_ref());
+        match given.unwrap_or_else(|| known?.applied.get(name)) {
+            Some(Deploy::After(before)) => Some(before.clone()),
+            Some(Deploy::Manual | Deploy::OnPublish) | None => None,
+        }
+    };
+    for (name, place) in places {
+        let Some(first) = before(name) else { continue };
+        if let Some(known) = known.filter(|known| !known.environments.contains(&first)) {
+            let help = did_you_mean(first.as_str(), known.environments.iter().map(Environment::as_str));
+            let message = format!("`deploy`: the trust root names no environment {first}");
+            problems.add_with_help(place.clone(), message, help);
+            continue;
+        }
+        let mut way = vec![name.clone()];
+        let mut next = Some(first);
+        while let Some(at) = next.filter(|at| !way.contains(at)) {
+            next = before(&at);
+            way.push(at);
+        }
+        // One that leads into somebody else's circle is told there.
+        if way.last().and_then(before).as_ref() == Some(name) {
+            let way: Vec<&str> = way.iter().map(Environment::as_str).chain([name.as_str()]).collect();
+            problems.add(place.clone(), format!("`deploy` leads round in a circle: {}", way.join(" after ")));
+        }
+    }
+}
+
+/// And where its `deploy` stands.
+fn settings(mut fields: Fields<'_, '_>, problems: &mut Problems) -> (Settings, Option<Range<usize>>) {
+    let deploy = deploy(&mut fields, problems);
+    let place = deploy.as_ref().map(|deploy| deploy.span.clone());
     let confirm = fields.span_of_time("confirm", problems);
     let settings = Settings {
         waves: waves(&mut fields, problems),
@@ -103,27 +175,114 @@ fn settings(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Settings {
         confirm_ms: confirm.as_ref().map(|confirm| to_ms(confirm.value)),
         on_stop: word(&mut fields, "on_stop", &OnStop::ALL, OnStop::as_str, problems),
         queue: word(&mut fields, "queue", &Queueing::ALL, Queueing::as_str, problems),
+        automation: Automation {
+            deploy: deploy.map(|deploy| deploy.value),
+            candidates: word(&mut fields, "candidates", &Keep::ALL, Keep::as_str, problems),
+            veto_ms: milliseconds(&mut fields, "veto", problems),
+            freeze: freezes(&mut fields, problems),
+        },
     };
     if let (Some(confirm), Err(error)) = (confirm, settings.check_confirm()) {
         problems.add(confirm.span, error.to_string());
     }
     fields.finish(problems);
-    settings
+    (settings, place)
 }
 
-/// When something begins by itself: only `manual` so far, and not kept.
-fn deploy(fields: &mut Fields<'_, '_>, problems: &mut Problems) {
-    let Some(given) = fields.string("deploy", problems) else { return };
-    let later = given.value == "on-publish" || given.value.starts_with("after:");
-    if later {
-        let message = format!("`deploy = {:?}` is not built yet", given.value);
-        let help = "leave it out, or write `deploy = \"manual\"`".to_owned();
-        problems.add_with_help(given.span, message, Some(help));
-    } else if given.value != "manual" {
-        let help = did_you_mean(&given.value, ["manual", "on-publish"]);
-        let message = "`deploy` is \"manual\", \"on-publish\" or \"after:ENVIRONMENT\"";
-        problems.add_with_help(given.span, message, help);
+fn deploy(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<Located<Deploy>> {
+    let Located { span, value } = fields.string("deploy", problems)?;
+    match value.parse::<Deploy>() {
+        Ok(value) => Some(Located { span, value }),
+        Err(error) => {
+            let help = did_you_mean(&value, ["manual", "on-publish"]);
+            problems.add_with_help(span, error.to_string(), help);
+            None
+        }
     }
+}
+
+/// `[[environment.NAME.freeze]]`
+fn freezes(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<Freeze> {
+    const RULE: &str = "tables with `from` and `to`, as [[environment.production.freeze]]";
+    let Some(value) = fields.take("freeze") else { return Vec::new() };
+    let DeValue::Array(items) = value.get_ref() else {
+        wrong_type::<()>(problems, value.span(), "freeze", RULE, value.get_ref());
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for item in items.iter() {
+        match item.get_ref().as_table() {
+            Some(table) => all.extend(freeze(Fields::new("a freeze", item.span(), table), problems)),
+            None => {
+                wrong_type::<()>(problems, item.span(), "freeze", RULE, item.get_ref());
+            }
+        }
+    }
+    all
+}
+
+fn freeze(mut table: Fields<'_, '_>, problems: &mut Problems) -> Option<Freeze> {
+    let days = table.strings("days", problems);
+    let from = moment(&mut table, "from", problems);
+    let to = moment(&mut table, "to", problems);
+    let timezone = table.string("timezone", problems);
+    let place = table.span();
+    for key in ["from", "to"] {
+        if table.take(key).is_none() {
+            table.missing(key, problems);
+        }
+    }
+    table.finish(problems);
+    let (from, to) = (from?, to?);
+    if days.as_ref().is_some_and(|days| days.value.is_empty()) {
+        problems.add(place, "`days` names the days of the week on which the window begins");
+        return None;
+    }
+    let days = days.map(|days| days.value).unwrap_or_default();
+    let freeze = Freeze {
+        days: days.iter().map(|day| day.value.clone()).collect(),
+        from: from.value,
+        to: to.value,
+        timezone: timezone.as_ref().map(|timezone| timezone.value.clone()),
+    };
+    if let Err(error) = freeze.window() {
+        let at = match error.field {
+            Field::Days(index) => days.get(index).map(|day| day.span.clone()),
+            Field::From => Some(from.span),
+            Field::To => Some(to.span),
+            Field::Timezone => timezone.map(|timezone| timezone.span),
+        };
+        let help = match &error.why {
+            InvalidFreeze::Day { given } => {
+                did_you_mean(given, ["mon", "tue", "wed", "thu", "fri", "sat", "sun"])
+            }
+            InvalidFreeze::TimeOfDay { .. }
+            | InvalidFreeze::Moment { .. }
+            | InvalidFreeze::Zone { .. }
+            | InvalidFreeze::NoZone { .. }
+            | InvalidFreeze::ZoneUnused { .. }
+            | InvalidFreeze::Empty { .. } => None,
+        };
+        problems.add_with_help(at.unwrap_or(place), format!("`freeze`: {error}"), help);
+    }
+    Some(freeze)
+}
+
+/// A moment or a time of day: in quotes, or as TOML writes moments.
+fn moment(table: &mut Fields<'_, '_>, key: &'static str, problems: &mut Problems) -> Option<Located<String>> {
+    let value = table.take(key)?;
+    let text = match value.get_ref() {
+        DeValue::Datetime(at) => at.to_string(),
+        DeValue::String(text) => text.to_string(),
+        other @ (DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_)) => {
+            return wrong_type(problems, value.span(), key, "a moment or a time of day", other);
+        }
+    };
+    Some(Located { span: value.span(), value: text })
 }
 
 fn waves(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Option<Vec<String>> {
@@ -303,7 +462,7 @@ mod tests {
 [environment.staging]
 
 [environment.production]
-deploy = "manual"
+deploy = "after:pre"
 waves = ["1", "10%", "100%"]
 canary = "role=canary"
 bake = "5m"
@@ -315,6 +474,21 @@ health = { http = "http://shop.internal/healthz", status = 204, within = "2m" }
 confirm = "30m"
 on_stop = "rollback"
 queue = "supersede"
+candidates = "newest"
+veto = "2h"
+
+[[environment.production.freeze]]
+from = 2026-12-23T18:00:00Z
+to = "2027-01-02T07:00:00+01:00"
+
+[[environment.production.freeze]]
+days = ["fri"]
+from = "16:00"
+to = "24:00"
+timezone = "Europe/Berlin"
+
+[environment.pre]
+deploy = "after:staging"
 "#;
 
     fn name(text: &str) -> Environment {
@@ -349,7 +523,9 @@ queue = "supersede"
 titel = 1
 [environment.Staging]
 [environment.staging]
-deploy = "on-publish"
+deploy = "on-publsh"
+candidates = "latest"
+veto = "2 hours"
 wave = ["1"]
 waves = ["50%", "25%", "100%"]
 canary = "role=web,web-1"
@@ -368,6 +544,33 @@ confirm = "5m"
 waves = ["1", "50%"]
 health = { command = "../sh" }
 offline = { wait = "0s" }
+deploy = "after:pre"
+[[environment.production.freeze]]
+from = 2026-12-24T00:00:00
+too = 2026-12-27T00:00:00
+[[environment.production.freeze]]
+days = ["fri", "sa"]
+from = "16:00"
+to = "24:00"
+timezone = "UTC"
+[[environment.production.freeze]]
+days = ["fri"]
+from = 1600
+to = "24:00"
+[[environment.production.freeze]]
+days = []
+from = "16:00"
+to = "24:00"
+[environment.pre]
+deploy = "after:qa"
+freeze = [{ from = 2026-12-24T00:00:00Z, to = 2026-12-23T00:00:00Z }, 7]
+[environment.qa]
+deploy = "after:production"
+freeze = { from = 1 }
+[environment.other]
+deploy = "after:pre"
+[environment.self]
+deploy = "after:self"
 "#;
         insta::assert_snapshot!(parse(text, "environments.toml").unwrap_err().to_string());
         for (text, word) in [("x = ", "not TOML"), ("", "[environment.NAME]"), ("environment = 1", "tables")]
@@ -375,5 +578,27 @@ offline = { wait = "0s" }
             let error = parse(text, "e.toml").unwrap_err().to_string();
             assert!(error.contains(word), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn after_leads_to_an_environment_that_there_is_and_never_back() {
+        let text = "[environment.production]\ndeploy = \"after:staging\"\n";
+        let known = |applied: &[(&str, Deploy)]| Known {
+            environments: [name("staging"), name("production")].into(),
+            applied: applied.iter().map(|(of, deploy)| (name(of), deploy.clone())).collect(),
+        };
+        assert!(parse_among(text, "e.toml", &known(&[])).is_ok());
+        let unknown = Known { environments: [name("stagin")].into(), ..Known::default() };
+        let error = parse_among(text, "e.toml", &unknown).unwrap_err().to_string();
+        assert!(error.contains("e.toml:2:10") && error.contains("did you mean `stagin`?"), "{error}");
+        // A circle with what was applied before, which the file does not have.
+        let before = known(&[("staging", Deploy::After(name("production")))]);
+        let error = parse_among(text, "e.toml", &before).unwrap_err().to_string();
+        assert!(error.contains("production after staging after production"), "{error}");
+        // And which the file takes away.
+        let both = format!("{text}[environment.staging]\ndeploy = \"on-publish\"\n");
+        assert!(parse_among(&both, "e.toml", &before).is_ok());
+        let both = format!("{text}[environment.staging]\n");
+        assert!(parse_among(&both, "e.toml", &before).is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use consign_common::name::Environment;
 use serde::{Deserialize, Serialize};
 
-use super::span;
+use super::{Automation, Freeze, span};
 use crate::{
     rollout::{GroupBudget, HealthCheck, Offline, OnStop, Probe},
     rollouts::Queueing,
@@ -27,6 +27,8 @@ pub struct Settings {
     pub confirm_ms: Option<u64>,
     pub on_stop: Option<OnStop>,
     pub queue: Option<Queueing>,
+    /// Of environments; one rollout has none.
+    pub automation: Automation,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,14 +66,16 @@ impl Settings {
             confirm_ms: self.confirm_ms.or(below.confirm_ms),
             on_stop: self.on_stop.or(below.on_stop),
             queue: self.queue.or(below.queue),
+            automation: below.automation,
         }
     }
 
     /// Every setting by its name in the file, with its value as it stands there; empty where it is not set.
-    pub fn texts(&self) -> [(&'static str, String); 11] {
+    pub fn texts(&self) -> [(&'static str, String); 15] {
         let text = |value: Option<String>| value.unwrap_or_default();
         let quoted = |value: &str| format!("{value:?}");
         let in_quotes = |ms: &u64| quoted(&span(*ms));
+        let Automation { deploy, candidates, veto_ms, freeze } = &self.automation;
         [
             ("waves", text(self.waves.as_ref().map(|waves| format!("{waves:?}")))),
             ("canary", text(self.canary.as_deref().map(quoted))),
@@ -84,6 +88,10 @@ impl Settings {
             ("confirm", text(self.confirm_ms.as_ref().map(in_quotes))),
             ("on_stop", text(self.on_stop.map(|on_stop| quoted(on_stop.as_str())))),
             ("queue", text(self.queue.map(|queue| quoted(queue.as_str())))),
+            ("deploy", text(deploy.as_ref().map(|deploy| quoted(&deploy.to_string())))),
+            ("candidates", text(candidates.map(|keep| quoted(keep.as_str())))),
+            ("veto", text(veto_ms.as_ref().map(in_quotes))),
+            ("freeze", windows(freeze)),
         ]
     }
 }
@@ -123,6 +131,14 @@ fn health(health: &Health) -> String {
         }
         Probe::Command { name } => format!("{{ command = {name:?}, within = \"{within}\" }}"),
     }
+}
+
+fn windows(freezes: &[Freeze]) -> String {
+    if freezes.is_empty() {
+        return String::new();
+    }
+    let windows: Vec<String> = freezes.iter().map(ToString::to_string).collect();
+    format!("[{}]", windows.join(", "))
 }
 
 fn count_or_quoted(text: &str) -> String {

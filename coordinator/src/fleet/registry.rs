@@ -76,7 +76,12 @@ impl Registry {
     /// Adds a server. One of the same name is replaced: another uid, no apps, no keys, nothing seen; but what was
     /// disabled stays disabled, and what was in quarantine stays there.
     pub async fn enrol(write: &mut Write, new: &NewServer, now: UnixMs) -> Result<(), RegistryError> {
-        for statement in ["DELETE FROM server_apps WHERE server = ?", "DELETE FROM keys WHERE server = ?"] {
+        for statement in [
+            "DELETE FROM server_apps WHERE server = ?",
+            "DELETE FROM keys WHERE server = ?",
+            "DELETE FROM sealing_keys WHERE server = ?",
+            "DELETE FROM acceptances WHERE server = ?",
+        ] {
             sqlx::query(statement).bind(new.name.as_str()).execute(&mut **write).await?;
         }
         sqlx::query(
@@ -270,8 +275,9 @@ async fn put_app(
     report: &AppReport,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT OR REPLACE INTO server_apps (server, app, good, good_version, before, current, epoch, ms, term)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO server_apps (server, app, good, good_version, before, current, epoch, ms, term,
+                                             failed_epoch, failed_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(server.as_str())
     .bind(app.as_str())
@@ -282,6 +288,8 @@ async fn put_app(
     .bind(from_u64(report.highest.epoch))
     .bind(from_u64(report.highest.ms.0))
     .bind(from_u64(report.term))
+    .bind(report.failed.map(|failed| from_u64(failed.epoch)))
+    .bind(report.failed.map(|failed| from_u64(failed.ms.0)))
     .execute(&mut **write)
     .await?;
     Ok(())
@@ -299,6 +307,10 @@ fn app_report(row: &SqliteRow) -> Result<AppReport, StoreError> {
             ms: UnixMs(to_u64(row.try_get("ms")?)),
         },
         term: to_u64(row.try_get("term")?),
+        failed: match (row.try_get("failed_epoch")?, row.try_get("failed_ms")?) {
+            (Some(epoch), Some(ms)) => Some(OrderingNumber { epoch: to_u64(epoch), ms: UnixMs(to_u64(ms)) }),
+            (Some(_) | None, _) => None,
+        },
     })
 }
 
@@ -399,6 +411,7 @@ mod tests {
             current: Some(Sha256::of(b"good")),
             highest: OrderingNumber { epoch: 1, ms: UnixMs(99) },
             term: 4,
+            failed: Some(OrderingNumber { epoch: 1, ms: UnixMs(98) }),
         };
         let apps = BTreeMap::from([(shop.clone(), app.clone()), (blog, AppReport::default())]);
         registry.hello(&name, &report, &apps, -301_000, UnixMs(50)).await.unwrap();

@@ -90,6 +90,8 @@ pub struct AppReport {
     /// The highest ordering number it has seen.
     pub highest: OrderingNumber,
     pub term: u64,
+    /// Since when the gate's `rearm` holds there: its last deployment did not succeed.
+    pub failed: Option<OrderingNumber>,
 }
 
 impl Server {

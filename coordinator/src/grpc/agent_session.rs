@@ -6,6 +6,7 @@ use consign_common::{
     crash,
     limits::{EVENT_BYTES, STEPS},
     name::{App, Environment, Id, ServerName},
+    sealing::Recipient,
     time::UnixMs,
     trust::{OrderingNumber, TrustRoot},
     wire,
@@ -19,6 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::{agent_place, agents::AgentParts, answer::invalid};
 use crate::{
+    config,
     fleet::{
         AppReport, Claim, Decision, Foreseeing, Greeting, Held, JournalMark, Lost, Papers, Prospect, Report,
         Session, ToAgent,
@@ -142,6 +144,12 @@ async fn introduce(
         Greeting::NowQuarantined(quarantine) => {
             return Err(agent_place::end_all(parts, server, &quarantine));
         }
+    }
+    if !hello.sealing_key.is_empty() {
+        let recipient: Recipient = hello.sealing_key.parse().map_err(invalid)?;
+        let mut write = parts.store.write().await?;
+        config::note_sealing_key(&mut write, server, &recipient.to_string(), now).await?;
+        write.commit().await?;
     }
     let compared = parts.controller.compare(server, environment, &apps, &open_deployments(hello)?).await;
     compared.map_err(|error| unreadable(server, &error))?;
@@ -446,6 +454,8 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
             current: digest(&state.current)?,
             highest: OrderingNumber { epoch: state.epoch, ms: UnixMs(state.ms) },
             term: state.term,
+            failed: (state.failed_ms > 0)
+                .then_some(OrderingNumber { epoch: state.failed_epoch, ms: UnixMs(state.failed_ms) }),
         };
         apps.insert(state.app.parse().map_err(invalid)?, report);
     }

@@ -28,7 +28,7 @@ pub(super) fn reason(text: &str) -> Result<String, Status> {
 }
 
 /// Ours to mend: the log says what it was, the caller only that it was.
-fn internal(error: &dyn fmt::Display) -> Status {
+pub(super) fn internal(error: &dyn fmt::Display) -> Status {
     tracing::error!(%error, "request failed");
     Status::internal("the coordinator could not do it; its log says why")
 }

@@ -7,7 +7,7 @@ use std::{
 
 use consign_common::{
     name::{App, Environment},
-    time::Clock,
+    time::{Clock, UnixMs},
 };
 use consign_proto::v1;
 use tonic::Status;
@@ -15,10 +15,12 @@ use tonic::Status;
 use super::{
     Caller,
     answer::{invalid, reason},
+    candidates::candidate,
     settings,
 };
 use crate::{
-    environments::{self, Applied},
+    candidates::Query,
+    environments::{self, Applied, Known, frozen_until},
     fleet::{Registry, Server, Sessions},
     rollouts::{self, Controller, Hold, RolloutRow},
     store::Store,
@@ -43,8 +45,15 @@ impl EnvironmentService {
         request: v1::ApplyEnvironmentsRequest,
     ) -> Result<v1::ApplyEnvironmentsResponse, Status> {
         let file: String = request.file_name.chars().filter(|c| !c.is_control()).take(200).collect();
-        let all = environments::parse(&request.text, &file).map_err(invalid)?;
         let root = self.trust_roots.newest();
+        let applied = environments::store::list(self.store.read()).await?.into_iter();
+        let known = Known {
+            environments: root.environments.keys().cloned().collect(),
+            applied: applied
+                .filter_map(|(name, applied)| Some((name, applied.settings.automation.deploy?)))
+                .collect(),
+        };
+        let all = environments::parse_among(&request.text, &file, &known).map_err(invalid)?;
         if let Some(unknown) = all.keys().find(|name| !root.environments.contains_key(*name)) {
             return Err(unknown_environment(unknown));
         }
@@ -55,6 +64,7 @@ impl EnvironmentService {
             drop(write);
         } else {
             write.commit().await?;
+            self.controller.reconsider();
             tracing::info!(by, environments = all.len(), changes = changes.len(), "environments applied");
         }
         let changes = changes
@@ -80,7 +90,7 @@ impl EnvironmentService {
             .into_iter()
             .map(|name| {
                 let applied = applied.get(&name).cloned().unwrap_or_default();
-                seen.environment(name, applied, &self.sessions)
+                seen.environment(name, applied, &self.sessions, self.clock.now())
             })
             .collect();
         Ok(v1::ListEnvironmentsResponse { environments })
@@ -93,7 +103,11 @@ impl EnvironmentService {
             return Err(unknown_environment(&name));
         }
         let history = environments::store::history(self.store.read(), &name).await?;
-        let mut shown = self.look().await?.environment(name, applied, &self.sessions);
+        let mut shown =
+            self.look().await?.environment(name.clone(), applied, &self.sessions, self.clock.now());
+        let query = Query { environment: Some(name), ..Query::default() };
+        let waiting = self.controller.candidates(&query).await?;
+        shown.candidates = waiting.into_iter().map(candidate).collect();
         shown.history = history
             .into_iter()
             .map(|noted| v1::Happening {
@@ -135,7 +149,15 @@ struct Seen {
 }
 
 impl Seen {
-    fn environment(&self, name: Environment, applied: Applied, sessions: &Sessions) -> v1::Environment {
+    fn environment(
+        &self,
+        name: Environment,
+        applied: Applied,
+        sessions: &Sessions,
+        now: UnixMs,
+    ) -> v1::Environment {
+        let windows = applied.settings.automation.freeze.iter().filter_map(|freeze| freeze.window().ok());
+        let frozen = frozen_until(&windows.collect::<Vec<_>>(), now);
         let servers: Vec<&Server> = self.servers.iter().filter(|server| server.environment == name).collect();
         let online = servers.iter().filter(|server| sessions.is_online(&server.name)).count();
         v1::Environment {
@@ -147,6 +169,8 @@ impl Seen {
             holds: self.holds.iter().filter(|hold| hold.environment == name).map(hold).collect(),
             apps: self.apps(&name, &servers),
             history: Vec::new(),
+            candidates: Vec::new(),
+            frozen_until_ms: frozen.map_or(0, |until| until.0),
             name: name.into(),
         }
     }
@@ -190,7 +214,7 @@ pub(super) fn hold(hold: &Hold) -> v1::Hold {
     }
 }
 
-fn unknown_environment(name: &Environment) -> Status {
+pub(super) fn unknown_environment(name: &Environment) -> Status {
     Status::failed_precondition(format!(
         "environment-unknown: the trust root does not name {name}; add it with `consign trust update --add-env {name}`"
     ))

@@ -7,7 +7,7 @@ use consign_proto::v1::{self, operators_server::Operators};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    AllowList, Answers, Caller, EnvironmentService, Role, Rollouts,
+    AllowList, Answers, Caller, ConfigService, EnvironmentService, Role, Rollouts,
     answer::invalid,
     statements,
     transfer::{self, Chunks},
@@ -38,6 +38,7 @@ pub struct OperatorService {
     pub allow_list: Arc<AllowList>,
     pub rollouts: Arc<dyn Rollouts>,
     pub environments: EnvironmentService,
+    pub config: ConfigService,
     /// `host:port`, as others reach us.
     pub address: String,
     pub enrolment_address: String,
@@ -65,6 +66,7 @@ impl Operators for OperatorService {
             role: caller.role.as_str().into(),
             behind: self.rollouts.behind().await?,
             quarantined: quarantined.map(|server| server.name.to_string()).collect(),
+            candidates_waiting: self.environments.candidates_waiting().await?,
         }))
     }
 
@@ -80,6 +82,7 @@ impl Operators for OperatorService {
             .repository
             .begin(request.manifest.into(), request.statement.into(), pack, self.clock.now())
             .await?;
+        self.environments.controller.reconsider();
         Ok(Response::new(match begun {
             Begun::Complete => v1::BeginPublishResponse {
                 upload: String::new(),
@@ -107,6 +110,7 @@ impl Operators for OperatorService {
             Ended::Partial(offset) => v1::UploadResponse { complete: false, offset, artifact: None },
             Ended::Published(artifact) => {
                 tracing::info!(app = %artifact.app, version = %artifact.version, digest = %artifact.digest, "published");
+                self.environments.controller.reconsider();
                 let offset = artifact.pack_bytes;
                 let artifact = Some(view::artifact(*artifact, &[]));
                 v1::UploadResponse { complete: true, offset, artifact }
@@ -211,7 +215,12 @@ impl Operators for OperatorService {
                 && (request.name.is_empty() || server.name.as_str() == request.name)
         };
         let behind = self.rollouts.behind().await?;
-        let servers = all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
+        let mut servers: Vec<v1::Server> =
+            all.into_iter().filter(wanted).map(|server| self.server(server, &behind)).collect();
+        let keys = self.config.keys(v1::ListSealingKeysRequest::default()).await?.servers;
+        for server in &mut servers {
+            server.keys = keys.iter().find(|keys| keys.server == server.name).cloned();
+        }
         let trust_root_expires_ms = self.trust_roots.newest().expires.0;
         Ok(Response::new(v1::ListServersResponse { servers, trust_root_expires_ms }))
     }
@@ -366,7 +375,9 @@ impl Operators for OperatorService {
     async fn put_statement(&self, request: Request<v1::PutStatementRequest>) -> Answer<v1::Statement> {
         let caller = caller(&request)?;
         let envelope = request.into_inner().envelope;
-        statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await.map(Response::new)
+        let put = statements::put(&self.repository, &caller, envelope.into(), self.clock.now()).await?;
+        self.environments.controller.reconsider();
+        Ok(Response::new(put))
     }
 
     async fn list_statements(
@@ -379,6 +390,23 @@ impl Operators for OperatorService {
 
     async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
         self.rollouts.check(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_candidates(
+        &self,
+        request: Request<v1::ListCandidatesRequest>,
+    ) -> Answer<v1::ListCandidatesResponse> {
+        self.environments.list_candidates(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn veto_candidate(&self, request: Request<v1::VetoCandidateRequest>) -> Answer<v1::Candidate> {
+        let caller = caller(&request)?;
+        self.environments.veto(&caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn hold_environment(&self, request: Request<v1::HoldEnvironmentRequest>) -> Answer<v1::Hold> {
+        let caller = caller(&request)?;
+        self.environments.hold(&caller, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_rollouts(
@@ -405,6 +433,41 @@ impl Operators for OperatorService {
 
     async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Answer<Answers<v1::LogPart>> {
         self.rollouts.read_logs(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn put_config(&self, request: Request<v1::PutConfigRequest>) -> Answer<v1::PutConfigResponse> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let servers: BTreeSet<String> = request.sealed.iter().map(|sealed| sealed.server.clone()).collect();
+        let put = self.config.put(&caller, request).await?;
+        self.environments.controller.reconsider();
+        // One that came later and lacked them can have what its environment runs now.
+        for server in servers {
+            let server: ServerName = server.parse().map_err(invalid)?;
+            if self.rollouts.is_online(&server) {
+                self.rollouts.converge(&server).await?;
+            }
+        }
+        Ok(Response::new(put))
+    }
+
+    async fn show_config(&self, request: Request<v1::ShowConfigRequest>) -> Answer<v1::ShowConfigResponse> {
+        self.config.show(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_sealing_keys(
+        &self,
+        request: Request<v1::ListSealingKeysRequest>,
+    ) -> Answer<v1::ListSealingKeysResponse> {
+        self.config.keys(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn accept_server(
+        &self,
+        request: Request<v1::AcceptServerRequest>,
+    ) -> Answer<v1::AcceptServerResponse> {
+        let caller = caller(&request)?;
+        self.config.accept(&caller, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -55,10 +55,17 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/consign.v1.Operators/ListEnvironments", OPERATORS),
     ("/consign.v1.Operators/ShowEnvironment", OPERATORS),
     ("/consign.v1.Operators/LiftHold", DEPLOYERS),
+    ("/consign.v1.Operators/PutConfig", DEPLOYERS),
+    ("/consign.v1.Operators/ShowConfig", OPERATORS),
+    ("/consign.v1.Operators/ListSealingKeys", OPERATORS),
+    ("/consign.v1.Operators/AcceptServer", ADMINS),
     // An approval counts by its signature, whoever brings it; the service takes nothing else from viewers.
     ("/consign.v1.Operators/PutStatement", OPERATORS),
     ("/consign.v1.Operators/ListStatements", OPERATORS),
     ("/consign.v1.Operators/CheckRollout", OPERATORS),
+    ("/consign.v1.Operators/ListCandidates", OPERATORS),
+    ("/consign.v1.Operators/VetoCandidate", DEPLOYERS),
+    ("/consign.v1.Operators/HoldEnvironment", DEPLOYERS),
 ];
 
 /// Whether `role` may call the method of this path.

@@ -20,12 +20,12 @@ use super::{
     settings, view,
 };
 use crate::{
-    environments::{self, Health, Settings},
+    environments,
     fleet::Sessions,
-    rollout::{Strategy, Verb},
+    rollout::Verb,
     rollouts::{
-        Again, Canary, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output,
-        PreviewRequest, RollbackOf, RollbackRequest, Shorter, StartRequest, Until, Update,
+        Again, Controller, FollowError, Followed, LogPart, LogQuery, NotStarted, Output, PreviewRequest,
+        RollbackOf, RollbackRequest, StartRequest, Until, Update,
     },
     store::Store,
 };
@@ -43,39 +43,19 @@ impl Rollouts for RolloutService {
         let asked = settings::from_wire(request.settings.unwrap_or_default())?;
         let environment = request.environment.parse().map_err(invalid)?;
         let own = environments::store::find(self.store.read(), &environment).await?.settings;
-        let confirm = match (asked.confirm_ms, own.confirm_ms) {
-            (Some(ms), _) => Some(Shorter::Asked(ms)),
-            (None, Some(ms)) => Some(Shorter::Everywhere(ms)),
-            (None, None) => None,
-        };
-        let settings = asked.over(own);
-        let min_healthy = match settings.min_healthy.as_deref() {
-            None | Some("0" | "0%") => None,
-            Some(text) => Some(text.parse().map_err(invalid)?),
-        };
-        let canary = match settings.canary.clone().filter(|text| !text.trim().is_empty()) {
-            None => None,
-            Some(text) => Some(Canary { selector: text.parse().map_err(invalid)?, text }),
-        };
+        let app = request.app.parse().map_err(invalid)?;
+        let version = request.version.parse().map_err(invalid)?;
         let request = StartRequest {
             id: optional(&request.id)?,
-            app: request.app.parse().map_err(invalid)?,
-            version: request.version.parse().map_err(invalid)?,
-            environment,
-            waves: settings.waves.clone().unwrap_or_default(),
-            canary,
             selector: request.selector.parse().map_err(invalid)?,
             selector_text: request.selector,
-            strategy: strategy(&settings),
-            min_healthy,
-            confirm_ms: confirm,
-            queueing: settings.queue.unwrap_or_default(),
             not_before: UnixMs(request.not_before_ms),
             skip: steps(&request.skip_steps)?,
             pinned: optional(&request.plan)?,
             reason: reason(&request.reason)?,
             again: again(request.force),
             by: caller.identity.to_string(),
+            ..StartRequest::by_settings((app, version, environment), asked, own)?
         };
         Ok(rollout(&self.controller.start(request).await?))
     }
@@ -264,23 +244,6 @@ fn asked(request: v1::PlanRolloutRequest) -> Result<PreviewRequest, Status> {
     })
 }
 
-/// What the settings say of it; the rest depends on the servers and the plan.
-fn strategy(settings: &Settings) -> Strategy {
-    Strategy {
-        bake_ms: settings.bake_ms.unwrap_or(0),
-        failures: settings.failures.unwrap_or(0),
-        group: settings.group.clone(),
-        min_healthy: 0,
-        offline: settings.offline.clone().unwrap_or_default(),
-        health: match &settings.health {
-            Some(Health::Check(check)) => Some(check.clone()),
-            Some(Health::Unasked) | None => None,
-        },
-        on_stop: settings.on_stop.unwrap_or_default(),
-        confirm_ms: 0,
-    }
-}
-
 fn again(force: bool) -> Again {
     if force { Again::Force } else { Again::LeaveAlone }
 }
@@ -350,12 +313,16 @@ impl From<NotStarted> for Status {
             | NotStarted::PlanUnknown { .. }
             | NotStarted::RolloutUnknown { .. } => Self::not_found(message),
             NotStarted::Busy { .. }
+            | NotStarted::SecretMissing { .. }
             | NotStarted::PlatformsMixed { .. }
             | NotStarted::PlatformMissing { .. }
             | NotStarted::NothingToReturn { .. }
             | NotStarted::NothingOfTheNewest { .. }
             | NotStarted::Superseded { .. }
             | NotStarted::NoHold { .. }
+            | NotStarted::OnHold { .. }
+            | NotStarted::NotWaiting { .. }
+            | NotStarted::OtherPlatform { .. }
             | NotStarted::NoConfirm
             | NotStarted::Behind(_)
             | NotStarted::NotBehind { .. }

@@ -5,7 +5,7 @@ use tonic::Status;
 
 use super::answer::invalid;
 use crate::{
-    environments::{Health, Settings},
+    environments::{Automation, Freeze, Health, Keep, Settings},
     rollout::{GroupBudget, HealthCheck, Offline, OnStop, Probe, Strategy},
     rollouts::Queueing,
 };
@@ -23,9 +23,41 @@ pub(crate) fn from_wire(wire: v1::Settings) -> Result<Settings, Status> {
         confirm_ms: wire.confirm_ms,
         on_stop: wire.on_stop.map(|text| word("on-stop", &text, &OnStop::ALL, OnStop::as_str)).transpose()?,
         queue: wire.queue.map(|text| word("queue", &text, &Queueing::ALL, Queueing::as_str)).transpose()?,
+        automation: automation(wire.automation.unwrap_or_default())?,
     };
     settings.check().map_err(invalid)?;
     Ok(settings)
+}
+
+fn automation(wire: v1::Automation) -> Result<Automation, Status> {
+    let keep = |text: String| word("candidates", &text, &Keep::ALL, Keep::as_str);
+    let freeze = |wire: v1::Freeze| Freeze {
+        days: wire.days,
+        from: wire.from,
+        to: wire.to,
+        timezone: Some(wire.timezone).filter(|name| !name.is_empty()),
+    };
+    Ok(Automation {
+        deploy: wire.deploy.map(|text| text.parse().map_err(invalid)).transpose()?,
+        candidates: wire.candidates.map(keep).transpose()?,
+        veto_ms: wire.veto_ms,
+        freeze: wire.freeze.into_iter().map(freeze).collect(),
+    })
+}
+
+fn automation_to_wire(automation: Automation) -> v1::Automation {
+    let freeze = |freeze: Freeze| v1::Freeze {
+        days: freeze.days,
+        from: freeze.from,
+        to: freeze.to,
+        timezone: freeze.timezone.unwrap_or_default(),
+    };
+    v1::Automation {
+        deploy: automation.deploy.map(String::from),
+        candidates: automation.candidates.map(|keep| keep.as_str().to_owned()),
+        veto_ms: automation.veto_ms,
+        freeze: automation.freeze.into_iter().map(freeze).collect(),
+    }
 }
 
 fn offline(text: &str, wait_ms: u64) -> Result<Offline, Status> {
@@ -80,6 +112,8 @@ pub(super) fn to_wire(settings: Settings) -> v1::Settings {
         confirm_ms: settings.confirm_ms,
         on_stop: settings.on_stop.map(|on_stop| on_stop.as_str().to_owned()),
         queue: settings.queue.map(|queue| queue.as_str().to_owned()),
+        automation: Some(automation_to_wire(settings.automation))
+            .filter(|it| *it != v1::Automation::default()),
     }
 }
 
@@ -99,6 +133,7 @@ pub(super) fn of_strategy(strategy: &Strategy, waves: &[String]) -> v1::Settings
         confirm_ms: Some(strategy.confirm_ms).filter(|ms| *ms > 0),
         on_stop: Some(strategy.on_stop.as_str().to_owned()),
         queue: None,
+        automation: None,
     }
 }
 
@@ -142,6 +177,10 @@ health = { http = "http://shop/", within = "2m" }
 confirm = "30m"
 on_stop = "rollback"
 queue = "supersede"
+deploy = "after:staging"
+candidates = "newest"
+veto = "2h"
+freeze = [{ days = ["fri"], from = "16:00", to = "24:00", timezone = "UTC" }, { from = "2026-12-24T00:00:00Z", to = "2026-12-26T00:00:00Z" }]
 "#;
         for settings in crate::environments::parse(text, "e.toml").unwrap().into_values() {
             assert_eq!(from_wire(to_wire(settings.clone())).unwrap(), settings);
@@ -163,6 +202,21 @@ queue = "supersede"
             v1::Settings { offline: some("skip"), ..Default::default() },
             v1::Settings { on_stop: some("explode"), ..Default::default() },
             v1::Settings { confirm_ms: Some(0), ..Default::default() },
+            v1::Settings {
+                automation: Some(v1::Automation { deploy: some("before:x"), ..Default::default() }),
+                ..Default::default()
+            },
+            v1::Settings {
+                automation: Some(v1::Automation {
+                    freeze: vec![v1::Freeze {
+                        from: "16:00".into(),
+                        to: "17:00".into(),
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
             v1::Settings {
                 health: Some(v1::HealthCheck { command: "../sh".into(), within_ms: 1, ..Default::default() }),
                 ..Default::default()

@@ -58,6 +58,8 @@ pub(super) fn server(server: Server, presence: Presence, behind: &[v1::Behind]) 
         unknown_deployments: server.unknown_deployments,
         behind,
         document_types: server.report.document_types,
+        // Filled in where servers are listed.
+        keys: None,
     }
 }
 
@@ -83,6 +85,8 @@ fn app(app: String, report: AppReport) -> v1::AppState {
         ms: report.highest.ms.0,
         good_version: report.good_version,
         term: report.term,
+        failed_epoch: report.failed.map_or(0, |failed| failed.epoch),
+        failed_ms: report.failed.map_or(0, |failed| failed.ms.0),
     }
 }
 

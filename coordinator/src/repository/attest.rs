@@ -10,7 +10,7 @@ use consign_common::{
     time::UnixMs,
     trust::{
         APPROVAL, Approval, Envelope, Gate, GateRule, Predicate, Refusal, RoleKeys, STATEMENT_TYPE,
-        Statement, TrustRoot,
+        Statement, TrustRoot, condition::Where,
     },
 };
 
@@ -40,7 +40,7 @@ pub struct Attested {
     pub kept: Kept,
     pub novelty: Novelty,
     pub signers: Vec<(Sha256, Owner)>,
-    /// The rules of gates that ask for it of one of its signers.
+    /// The rules of gates that it counts for.
     pub helps: Vec<(Environment, GateRule)>,
 }
 
@@ -77,7 +77,7 @@ impl Repository {
 
         let _changing = self.changing.lock().await;
         self.find(&Wanted::Digest(artifact.digest)).await?;
-        if checked.helps.is_empty() && kept.about.is_empty() {
+        if checked.asked == Asked::ByNobody {
             self.has_room(&kept).await?;
         }
         let mut write = self.store.write().await?;
@@ -107,7 +107,15 @@ impl Repository {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Checked {
     signers: Vec<(Sha256, Owner)>,
+    asked: Asked,
     helps: Vec<(Environment, GateRule)>,
+}
+
+/// Whether a rule of a gate asks for such a statement of one of its signers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    ByAGate,
+    ByNobody,
 }
 
 fn check(
@@ -122,13 +130,13 @@ fn check(
             let rules = rules(root, &approval.environment, APPROVAL)?;
             let signers = signers(envelope, &roles(root, &rules), root, "an approval")?;
             check_approval(approval, artifact, root, now)?;
-            Ok(helping(signers, rules, root))
+            Ok(helping(signers, rules, root, &statement.predicate))
         }
         Predicate::Decision(decision) => {
             // Who approves decides too.
             let rules = rules(root, &decision.environment, APPROVAL)?;
             let signers = signers(envelope, &roles(root, &rules), root, "a decision")?;
-            Ok(Checked { signers, helps: Vec::new() })
+            Ok(Checked { signers, asked: Asked::ByAGate, helps: Vec::new() })
         }
         Predicate::Foreign { predicate_type, .. } => {
             let all = gates(root).collect::<Vec<_>>();
@@ -136,7 +144,7 @@ fn check(
             roles.extend(root.apps.get(&artifact.app).map(|app| &app.publishers));
             let signers = signers(envelope, &roles, root, "a statement about an artifact")?;
             let asking = all.into_iter().filter(|(_, rule)| rule.predicate == *predicate_type).collect();
-            Ok(helping(signers, asking, root))
+            Ok(helping(signers, asking, root, &statement.predicate))
         }
         Predicate::Published(_) => {
             Err(RepositoryError::Statement("a publication is made with `consign artifact publish`"))
@@ -263,16 +271,26 @@ fn claimed(envelope: &Envelope, root: &TrustRoot) -> String {
     if names.is_empty() { "nobody".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(", ") }
 }
 
-/// The rules that ask for the word of one of these signers.
+/// The rules that ask for the word of one of these signers, and of them those whose `where` holds.
 fn helping(
     signers: Vec<(Sha256, Owner)>,
     rules: Vec<(&Environment, &GateRule)>,
     root: &TrustRoot,
+    predicate: &Predicate,
 ) -> Checked {
     let asks = |(_, rule): &(&Environment, &GateRule)| {
         let role = root.roles.get(&rule.role);
         role.is_some_and(|role| signers.iter().any(|(key, _)| role.keys.contains(key)))
     };
-    let helps = rules.into_iter().filter(asks).map(|(of, rule)| (of.clone(), rule.clone())).collect();
-    Checked { signers, helps }
+    let asking: Vec<_> = rules.into_iter().filter(asks).collect();
+    let value = predicate.to_value();
+    let holds = |(_, rule): &(&Environment, &GateRule)| match &rule.condition {
+        None => true,
+        Some(condition) => {
+            Where::compile(condition).is_ok_and(|condition| condition.holds(&value).unwrap_or(false))
+        }
+    };
+    let asked = if asking.is_empty() { Asked::ByNobody } else { Asked::ByAGate };
+    let helps = asking.into_iter().filter(holds).map(|(of, rule)| (of.clone(), rule.clone())).collect();
+    Checked { signers, asked, helps }
 }

@@ -11,7 +11,7 @@ use tokio::fs;
 
 use super::{Repository, RepositoryError, at};
 use crate::store::{
-    StoreError,
+    StoreError, Write,
     column::{parse, to_u64},
 };
 
@@ -92,6 +92,19 @@ impl Repository {
             .fetch_all(self.store.read())
             .await?;
         Ok(rows.iter().map(artifact).collect::<Result<_, _>>()?)
+    }
+
+    /// The highest number of its publications.
+    pub async fn number(
+        &self,
+        write: &mut Write,
+        digest: Sha256,
+    ) -> Result<Option<OrderingNumber>, RepositoryError> {
+        let row = sqlx::query("SELECT * FROM artifacts WHERE digest = ?")
+            .bind(digest.to_string())
+            .fetch_optional(&mut **write)
+            .await?;
+        Ok(row.as_ref().map(artifact).transpose()?.map(|artifact| artifact.number))
     }
 
     /// The manifest's bytes, as they were signed.

@@ -16,7 +16,10 @@ use super::{
     attest::signed_by,
     statements::{self, Kept},
 };
-use crate::store::{Write, column::from_u64};
+use crate::{
+    candidates,
+    store::{Write, column::from_u64},
+};
 
 /// A manifest with its publisher's statement, both checked.
 #[derive(Clone, Debug)]
@@ -206,7 +209,8 @@ impl Repository {
                 .execute(&mut **write)
                 .await?;
         }
-        Ok(())
+        // With it, or not at all: no crash comes between a publication and what follows from it.
+        Ok(candidates::published(write, digest, self.clock.now()).await?)
     }
 }
 

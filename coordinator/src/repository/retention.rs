@@ -11,12 +11,13 @@ use crate::store::column::parse;
 pub const KEEP: usize = 20;
 
 /// Needed: what a server runs, ran before or can return to, as its agent said last; and what a rollout that has not
-/// ended brings in.
+/// ended brings in, or a candidate that waits may.
 const NEEDED: &str = "
     SELECT good FROM server_apps WHERE good IS NOT NULL
     UNION SELECT before FROM server_apps WHERE before IS NOT NULL
     UNION SELECT current FROM server_apps WHERE current IS NOT NULL
     UNION SELECT digest FROM rollouts WHERE standing <> 'ended'
+    UNION SELECT digest FROM candidates WHERE standing = 'waiting'
     UNION SELECT d.digest FROM deployments d JOIN rollouts r ON r.id = d.rollout
           WHERE r.standing <> 'ended' AND d.digest IS NOT NULL";
 

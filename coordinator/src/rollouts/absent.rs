@@ -25,7 +25,7 @@ use super::{
     preview::{Foretold, Preview, PreviewRequest},
     rows::Again,
 };
-use crate::fleet::Server;
+use crate::{config, fleet::Server};
 
 /// A preview, and our own word for those who gave none. `None`: it would be taken.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ impl Controller {
         let rollout = fresh_id()?;
         let manifest = self.repository.manifest(preview.artifact).await?;
         let statements = self.evidence(&environment, preview.artifact, &rollout).await?;
+        let in_force = self.in_force(&app, &environment).await?;
+        let statements = config::among(in_force.as_ref(), statements);
         let mut absent = BTreeMap::new();
         for server in self.registry.list().await? {
             match preview.servers.get(&server.name) {

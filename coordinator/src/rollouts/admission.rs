@@ -21,7 +21,12 @@ use consign_common::{
 
 use sqlx::SqliteExecutor;
 
-use super::{controller::ControllerError, rows::Behind, start::Shorter, store};
+use super::{
+    controller::ControllerError,
+    rows::{Behind, Hold},
+    start::Shorter,
+    store,
+};
 use crate::{
     environments,
     fleet::{InvalidSelector, RegistryError, Selector, Server},
@@ -37,6 +42,10 @@ pub enum NotStarted {
     Busy { active: Id, app: App, version: Version, environment: Environment },
     #[error("there is no artifact {app}@{version}; `consign artifact list {app}` shows those there are")]
     ArtifactUnknown { app: App, version: Version },
+    #[error(
+        "secret-missing: not every secret is sealed to every server: {missing}; `consign config reseal {app} --env {environment}` seals them"
+    )]
+    SecretMissing { app: App, environment: Environment, missing: String },
     #[error("{app}@{version} has other artifacts for {one} than for {other}; choose servers of one platform")]
     PlatformsMixed { app: App, version: Version, one: ServerName, other: ServerName },
     #[error("{app}@{version} has no artifact for {server}, which is {platform}")]
@@ -64,6 +73,15 @@ pub enum NotStarted {
     Superseded { rollout: Id, newer: Id },
     #[error("there is a rollout {id} already")]
     IdTaken { id: Id },
+    #[error("{app}@{version} does not wait in {environment}: {state}")]
+    NotWaiting { app: App, version: Version, environment: Environment, state: String },
+    #[error(
+        "{app} is on hold in {environment} since {at}: {because}; `consign env lift-hold {app} --env {environment}`",
+        app = .hold.app, environment = .hold.environment, at = .hold.at, because = .hold.because
+    )]
+    OnHold { hold: Hold },
+    #[error("{app}@{version} that waits is for another platform than the servers of {environment}")]
+    OtherPlatform { app: App, version: Version, environment: Environment },
     #[error("nothing holds {app} in {environment}")]
     NoHold { app: App, environment: Environment },
     #[error("the plan has no step {step}")]
@@ -117,6 +135,7 @@ impl NotStarted {
         match self {
             Self::Busy { .. } => "busy",
             Self::ArtifactUnknown { .. } => "artifact-unknown",
+            Self::SecretMissing { .. } => "secret-missing",
             Self::PlatformsMixed { .. } => "platforms-mixed",
             Self::PlatformMissing { .. } => "platform-missing",
             Self::ServerUnknown { .. } => "server-unknown",
@@ -126,6 +145,9 @@ impl NotStarted {
             Self::RolloutAmbiguous { .. } => "rollout-ambiguous",
             Self::Superseded { .. } => "superseded",
             Self::IdTaken { .. } => "id-taken",
+            Self::NotWaiting { .. } => "not-waiting",
+            Self::OnHold { .. } => "on-hold",
+            Self::OtherPlatform { .. } => "platform-missing",
             Self::NoHold { .. } => "no-hold",
             Self::StepUnknown { .. } => "step-unknown",
             Self::NotSkippable { .. } => "not-skippable",

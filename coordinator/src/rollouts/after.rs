@@ -33,6 +33,8 @@ pub(super) struct After {
     pub(super) cancelled: Vec<(Id, ServerName)>,
     /// Servers whose end a rollout waits for that has stopped: if they are not there, not for ever.
     pub(super) awaited: Vec<(Id, ServerName)>,
+    /// Rollouts that have ended: candidates may have waited for them, or there are new ones.
+    pub(super) ended: Vec<Id>,
 }
 
 impl After {
@@ -58,6 +60,9 @@ impl Controller {
         loop {
             self.feed.wake();
             self.alarm.notify_one();
+            if !std::mem::take(&mut after.ended).is_empty() {
+                self.reconsider();
+            }
             for (rollout, wave) in std::mem::take(&mut after.probe) {
                 self.judge(rollout, wave);
             }

@@ -85,6 +85,8 @@ pub struct Controller {
     pub(super) health_programs: PathBuf,
     /// A rollout may want to be woken at another time.
     pub(super) alarm: Notify,
+    /// A candidate may have waited for what has happened.
+    pub(super) news: Notify,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +177,7 @@ impl Controller {
             began: Instant::now(),
             health_programs,
             alarm: Notify::new(),
+            news: Notify::new(),
         })
     }
 

@@ -7,7 +7,7 @@ use consign_common::{
     deployment::Event as AgentEvent,
     name::{Id, ServerName},
     time::UnixMs,
-    trust::OrderKind,
+    trust::{OrderKind, gate::Rearming},
 };
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
     succession::{is_active, open_of},
     view::{self, View},
 };
-use crate::rollout::{self, Command, End, Event, Kind, News, Phase, Rollout, Verb};
+use crate::{
+    candidates,
+    rollout::{self, Command, End, Event, Final, Kind, News, Phase, Rollout, Verb},
+};
 
 /// What is still to be applied in the same transaction.
 pub(super) type Happened = VecDeque<(Id, Event)>;
@@ -63,6 +66,13 @@ impl Controller {
                     store::went_back(write, &row.server, &rollout.app, digest).await?;
                 }
                 (Kind::Deploy | Kind::Return, _) => {}
+            }
+        }
+        if let AgentEvent::Ended { result } = event {
+            match Rearming::of(&order_of(&rollout), result) {
+                Rearming::On => store::failed(write, &row.server, &rollout.app, at).await?,
+                Rearming::Off => store::failed_no_more(write, &row.server, &rollout.app).await?,
+                Rearming::Unchanged => {}
             }
         }
         // A deployment that a retry has replaced is heard to its end, and decides nothing any more.
@@ -179,7 +189,15 @@ impl Controller {
             tracing::info!(rollout = %row.id, app = %row.app, environment = %row.environment,
                 state = row.state.as_str(), "rollout ended");
         }
+        if row.state.kind == Kind::Deploy
+            && is_green(&row.state)
+            && !is_green(&before)
+            && row.selector.is_empty()
+        {
+            candidates::succeeded(write, &row.environment, row.digest, &row.id, now).await?;
+        }
         if ends || (before.is_under_way() && !row.state.is_under_way()) {
+            after.ended.push(row.id.clone());
             match self.next_to_begin(write, &row.app, &row.environment).await? {
                 Some(next) => happened.push_back((next, Event::Begin)),
                 // Servers that came while it ran were told nothing then.
@@ -261,6 +279,20 @@ impl Controller {
         store::add_order(write, &order, now).await?;
         Ok(Some(order))
     }
+}
+
+/// The kind of order that its servers got; all that counts for `rearm`.
+fn order_of(rollout: &RolloutRow) -> OrderKind {
+    let manifest = rollout.digest;
+    match rollout.state.kind {
+        Kind::Deploy => OrderKind::deploy(manifest, false),
+        Kind::Return => OrderKind::Return { manifest, reason: String::new(), skip: Vec::new() },
+    }
+}
+
+/// Whether it went through on every server.
+fn is_green(state: &Rollout) -> bool {
+    state.verdict().is_some_and(|verdict| verdict.state == Final::Succeeded)
 }
 
 /// Whether it begins, or servers begin to converge to it: from here on its orders are the newest there are.

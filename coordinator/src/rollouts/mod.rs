@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `admission` | what is refused before any server hears of it |
 //! | `start`, `verbs`, `show`, `follow` | what operators ask for |
+//! | `promote`, `by_settings` | candidates that begin by themselves; how, by their environment's settings |
 //! | `left` | what a rollback leaves |
 //! | `preview`, `absent` | what servers would do, before anything is touched; what we say for those that are away |
 //! | `timeline` | when what happened on which server |
@@ -23,7 +24,9 @@ mod absent;
 mod admission;
 mod after;
 mod behind;
+mod by_settings;
 mod clock;
+mod configured;
 mod controller;
 pub mod drive;
 mod feed;
@@ -35,6 +38,7 @@ pub mod orders;
 mod output;
 mod papers;
 mod preview;
+mod promote;
 mod read_logs;
 mod retention;
 pub mod rows;
@@ -54,9 +58,10 @@ pub use controller::{Controller, ControllerError, Heard, NotTaken, Patience, Rep
 pub use feed::Feed;
 pub use follow::{FollowError, Followed, LogPart, LogQuery, Output, Until, Update};
 pub use preview::{Foretold, Preview, PreviewRequest};
+pub use promote::Waiting;
 pub use retention::KEEP;
 pub use rows::{Again, Behind, Changed, DeploymentRow, HistoryRow, Hold, LogLength, Pinned, RolloutRow};
 pub use show::Shown;
-pub use start::{Canary, Queueing, RollbackOf, RollbackRequest, Shorter, StartRequest};
+pub use start::{Canary, Chosen, Queueing, RollbackOf, RollbackRequest, Shorter, StartRequest};
 pub use timeline::{Bar, Line, Timeline, What};
 pub use view::{StepState, StepView, View};

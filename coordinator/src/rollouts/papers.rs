@@ -18,7 +18,10 @@ impl Controller {
         let mut papers = Papers { document: order.document.clone(), ..Papers::default() };
         let Some(manifest) = order.manifest else { return Ok(papers) };
         let parsed = Order::parse(&order.document)?;
-        papers.statements = self.evidence(&parsed.environment, manifest, &parsed.rollout).await?;
+        let config = self.config_with(order).await?;
+        let evidence = self.evidence(&parsed.environment, manifest, &parsed.rollout).await?;
+        papers.statements = config.among(evidence);
+        papers.sealed = config.sealed;
         let document = match &parsed.order {
             OrderKind::Deploy { .. } => store::plan_document_of(self.store.read(), &order.deployment).await?,
             OrderKind::Return { .. }

@@ -18,7 +18,10 @@ use super::{
     rows::{Again, Pinned},
     store,
 };
-use crate::fleet::{Decision, Foreseeing, Papers, Prospect, Question, Selector, Server};
+use crate::{
+    config,
+    fleet::{Decision, Foreseeing, Papers, Prospect, Question, Selector, Server},
+};
 
 /// How long servers are given to answer, all together.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -76,8 +79,11 @@ impl Controller {
         let artifact = admission::choose(&stocked, &chosen, &app, &version)?;
         admission::check_revoked(&root, artifact)?;
         let rollout = fresh_id()?;
-        let statements = self.evidence(&environment, artifact, &rollout).await?;
         let bytes = self.repository.manifest(artifact).await?;
+        let own = admission::read_plan(&bytes)?;
+        let in_force = self.configured(&app, &environment, &own, &chosen).await?;
+        let statements =
+            config::among(in_force.as_ref(), self.evidence(&environment, artifact, &rollout).await?);
         let reviewed = admission::review(&root, &environment, &bytes, &statements, None, now)?;
         admission::check_skips(&reviewed.plan, &skip)?;
         let config = Some(reviewed.config.digest()).filter(|_| reviewed.config.sequence > 0);
@@ -111,10 +117,15 @@ impl Controller {
                     converge: false,
                 },
             };
+            let sealed = match &in_force {
+                Some(in_force) => in_force.for_server(self.store.read(), &server.name).await?.sealed,
+                None => Vec::new(),
+            };
             let question = Question {
                 papers: Papers {
                     document: order.to_vec(),
                     statements: statements.clone(),
+                    sealed,
                     ..Papers::default()
                 },
                 manifest: artifact,

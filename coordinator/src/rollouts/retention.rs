@@ -8,6 +8,7 @@ use super::{
     controller::{Controller, ControllerError},
     store,
 };
+use crate::candidates;
 
 /// Ended rollouts kept per app and environment.
 pub const KEEP: u32 = 200;
@@ -33,6 +34,9 @@ impl Controller {
                 }
             }
         }
+        let mut write = self.store.write().await?;
+        candidates::retain(&mut write, keep).await?;
+        write.commit().await?;
         if !old.is_empty() {
             tracing::info!(rollouts = old.len(), "old rollouts deleted");
         }

@@ -20,6 +20,7 @@ use super::{
     succession::{add, is_active, open_of},
 };
 use crate::{
+    config::{self, InForce},
     environments::{self, Noted},
     fleet::{Selector, Server},
     rollout::{self, Candidate, Event, Kind, Place, Presence, Skip, Strategy, Target, Verb},
@@ -33,6 +34,8 @@ pub struct StartRequest {
     pub app: App,
     pub version: Version,
     pub environment: Environment,
+    /// The candidate that begins by itself; `None`: a person asks.
+    pub candidate: Option<Chosen>,
     pub waves: Vec<String>,
     /// The servers of the first wave.
     pub canary: Option<Canary>,
@@ -53,6 +56,14 @@ pub struct StartRequest {
     pub again: Again,
     pub by: String,
     pub reason: String,
+}
+
+/// What the pipeline begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub number: i64,
+    /// Exactly these bytes.
+    pub digest: Sha256,
 }
 
 #[derive(Clone, Debug)]
@@ -117,16 +128,21 @@ pub enum RollbackOf {
 
 impl Controller {
     pub async fn start(self: &Arc<Self>, request: StartRequest) -> Result<Shown, NotStarted> {
-        let (row, queueing) = self.planned(request).await?;
+        let chosen = request.candidate;
+        let (row, queueing, in_force) = self.planned(request).await?;
         let by = row.started_by.clone();
         let mut after = After::default();
         let mut write = self.store.write().await?;
         let mut row = row;
         for other in open_of(&mut write, &row.app, &row.environment).await? {
-            self.make_way(&mut write, other, &row, queueing, &mut after).await?;
+            self.make_way(&mut write, other, &row, queueing, in_force.as_ref(), &mut after).await?;
         }
+        self.settle_candidates(&mut write, &row, chosen.as_ref()).await?;
         row.term = store::raise_term(&mut write, &row.app, &row.environment).await?;
         add(&mut write, &row).await?;
+        if let Some(in_force) = &in_force {
+            in_force.pin(&mut write, &row.id).await?;
+        }
         let next = self.next_to_begin(&mut write, &row.app, &row.environment).await?;
         let begin = next.map(|next| (next, Event::Begin)).into_iter().collect();
         self.drive(&mut write, begin, &mut after).await?;
@@ -138,7 +154,10 @@ impl Controller {
     }
 
     /// Everything that can be refused before anything is written.
-    async fn planned(&self, request: StartRequest) -> Result<(RolloutRow, Queueing), NotStarted> {
+    async fn planned(
+        &self,
+        request: StartRequest,
+    ) -> Result<(RolloutRow, Queueing, Option<InForce>), NotStarted> {
         let StartRequest { app, version, environment, waves, canary, selector, mut strategy, .. } = request;
         let targets: Vec<Target> = waves.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         let now = self.clock.now();
@@ -151,6 +170,9 @@ impl Controller {
         let stocked = self.repository.of_version(&app, &version).await?;
         let chosen = admission::select(self.registry.list().await?, &environment, &selector)?;
         let digest = admission::choose(&stocked, &chosen, &app, &version)?;
+        if request.candidate.is_some_and(|chosen| chosen.digest != digest) {
+            return Err(NotStarted::OtherPlatform { app, version, environment });
+        }
         admission::check_revoked(&root, digest)?;
         let (pinned, document) = match request.pinned {
             Some(plan) => {
@@ -168,7 +190,9 @@ impl Controller {
             Some(id) => id,
         };
         let bytes = self.repository.manifest(digest).await?;
-        let statements = self.evidence(&environment, digest, &id).await?;
+        let own = admission::read_plan(&bytes)?;
+        let in_force = self.configured(&app, &environment, &own, &chosen).await?;
+        let statements = config::among(in_force.as_ref(), self.evidence(&environment, digest, &id).await?);
         let reviewed = admission::review(&root, &environment, &bytes, &statements, document.as_deref(), now)?;
         let plan = reviewed.plan;
         admission::check_skips(&plan, &request.skip)?;
@@ -216,7 +240,7 @@ impl Controller {
             pinned,
             changed: 0,
         };
-        Ok((row, request.queueing))
+        Ok((row, request.queueing, in_force))
     }
 
     /// What another open rollout of the app and environment means for a new one.
@@ -226,6 +250,7 @@ impl Controller {
         other: RolloutRow,
         new: &RolloutRow,
         queueing: Queueing,
+        in_force: Option<&InForce>,
         after: &mut After,
     ) -> Result<(), NotStarted> {
         let reason = format!("superseded by {} {}", new.app, new.version);
@@ -236,6 +261,9 @@ impl Controller {
         // Asked twice, by a client that did not hear the answer perhaps: it is there.
         let same = other.state.kind == Kind::Deploy && other.digest == new.digest;
         let same = same && (is_active(&other) || other.state.phase == new.state.phase);
+        // With other values it is not what was asked for before.
+        let sequence = in_force.map(|in_force| in_force.config.sequence);
+        let same = same && config::pinned(&mut **write, &other.id).await? == sequence;
         if same && other.selector == new.selector && new.again == Again::LeaveAlone {
             return Err(busy(other));
         }
@@ -309,6 +337,7 @@ impl Controller {
         self.drive(&mut write, begin, &mut after).await?;
         write.commit().await?;
         tracing::info!(%app, %environment, by, "hold lifted");
+        self.reconsider();
         self.perform(after).await?;
         self.converge_all(environment).await?;
         Ok(hold)

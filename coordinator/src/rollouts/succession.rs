@@ -21,6 +21,7 @@ use super::{
     store::{self, Write},
 };
 use crate::{
+    config,
     fleet::Selector,
     rollout::{self, Candidate, End, Event, Final, Kind, Phase, Place, Presence, changed_and_not_back},
 };
@@ -155,7 +156,12 @@ impl Controller {
             let busy = open.iter().any(|other| other.id != row.id || !other.is_ended());
             let held = store::hold(&mut *write, &row.app, &row.environment).await?.is_some();
             let behind = store::behind(&mut *write, &row.app, &row.environment).await?.is_some();
-            if busy || held || behind {
+            // It converges when they are sealed to it.
+            let lacks = config::lacks(self.store.read(), &row.id, &row.app, &row.environment, server).await?;
+            if !lacks.is_empty() {
+                tracing::info!(%server, app = %row.app, ?lacks, "does not converge: secrets are not sealed to it yet");
+            }
+            if busy || held || behind || !lacks.is_empty() {
                 continue;
             }
             if row.state.member(server).is_none() {

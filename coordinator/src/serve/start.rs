@@ -28,11 +28,12 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 use super::{Addresses, Options, import::import};
 use crate::{
     bundle::InvalidBundle,
+    config::Configs,
     enrolment::{Authority, AuthorityError, Enroller, SERVER_RENEWS, Tokens},
     fleet::{Registry, Sessions},
     grpc::{
-        AccessLayer, AgentParts, AgentService, AllowList, Connections, EnvironmentService, OperatorService,
-        RolloutService,
+        AccessLayer, AgentParts, AgentService, AllowList, ConfigService, Connections, EnvironmentService,
+        OperatorService, RolloutService,
         listener::{self, Admission, Tcp},
     },
     logs::{LogSettings, LogWriter},
@@ -174,6 +175,9 @@ impl Coordinator {
                 controller: Arc::clone(&controller),
                 clock: Arc::clone(&clock),
             },
+            config: ConfigService {
+                configs: Configs::new(Arc::clone(&store), Arc::clone(&trust_roots), Arc::clone(&clock)),
+            },
             rollouts: Arc::new(RolloutService {
                 controller: Arc::clone(&controller),
                 store: Arc::clone(&store),
@@ -252,6 +256,7 @@ impl Coordinator {
         };
         tasks.spawn(until(stopping(&stop), renewing));
         tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_time()));
+        tasks.spawn(until(stopping(&stop), Arc::clone(&rollouts).keep_pipelines()));
         tasks.spawn(until(stopping(&stop), clean_up(repository, rollouts)));
 
         let path = store.state().addresses();

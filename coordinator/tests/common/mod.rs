@@ -273,6 +273,7 @@ pub fn enroll_request(
         csr: csr.into(),
         agent_version: "0.1.0".into(),
         labels: [("role".to_owned(), "web".to_owned())].into(),
+        sealing_key: String::new(),
     }
 }
 

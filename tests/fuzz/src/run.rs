@@ -70,6 +70,7 @@ pub struct Failure {
 }
 
 /// One input, and what it cost.
+#[derive(Debug)]
 pub struct Execution {
     pub result: Result<Seen, String>,
     pub time: Duration,

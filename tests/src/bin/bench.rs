@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use consign_tests::scene::{Production, binary};
+use consign_common::limits::STATEMENTS;
+use consign_tests::{
+    authorization,
+    scene::{Production, binary},
+};
 
 /// Prints a time every 20 ms, for eight seconds.
 const TELL: &str = "\n[[step]]\nname = \"tell\"\n\
@@ -16,6 +20,15 @@ const TELL: &str = "\n[[step]]\nname = \"tell\"\n\
                     user = \"notes\"\n";
 
 fn main() {
+    // As few as meet the gate, and as many as go with one order.
+    for statements in [4, STATEMENTS] {
+        let milliseconds = authorization::Scene::new(statements).measure().as_secs_f64() * 1000.0;
+        println!("authorization with 64 keys and {statements} statements: {milliseconds:.2} ms (median)");
+    }
+    // The one figure that needs no host.
+    if std::env::args().nth(1).as_deref() == Some("authorization") {
+        return;
+    }
     for name in ["consign", "consign-agent"] {
         println!("size of {name}: {:.1} MiB", mib(fs::metadata(binary(name)).unwrap().len()));
     }

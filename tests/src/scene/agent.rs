@@ -34,6 +34,17 @@ impl Agent {
         agent
     }
 
+    /// One that is enrolled otherwise, or not at all: its directories, and nothing runs yet.
+    pub fn prepared(directory: &Path, name: &str) -> Self {
+        let agent = Self { name: name.into(), directory: directory.join(name), process: None };
+        fs::create_dir_all(agent.apps()).unwrap();
+        agent
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.join("agent.toml")
+    }
+
     /// `word`: options of `consign-agent enroll`.
     pub fn enroll(&self, token: &str, word: &[&str]) {
         let output = self.command(&["enroll", token.trim(), "--yes"]).args(word).output().unwrap();
@@ -63,7 +74,7 @@ impl Agent {
             .arg("--apps")
             .arg(self.apps())
             .arg("--config")
-            .arg(self.directory.join("agent.toml"))
+            .arg(self.config())
             .stdin(Stdio::null());
         command
     }

@@ -34,6 +34,11 @@ impl Operator {
         operator
     }
 
+    /// Somebody with a home, or the place for one, and nothing in it yet.
+    pub fn of_home(home: &Path) -> Self {
+        Self { home: home.into(), address: None }
+    }
+
     /// From now on against the coordinator at this address.
     pub fn at(&mut self, address: &str) {
         self.address = Some(address.into());

@@ -8,7 +8,10 @@ use consign_common::{
     trust::{Envelope, Gate, GateRule, Key, KeyFile, RoleKeys, Scheme, Separation, TrustRoot},
 };
 use consign_coordinator::bundle::Bundle;
-use consign_tests::scene::{Coordinator, Operator, Ran};
+use consign_tests::{
+    scene::{Coordinator, Operator, Ran},
+    wait::until,
+};
 
 use crate::scene::{ACTIVATE, Scene};
 
@@ -102,7 +105,7 @@ fn says(ran: &Ran, code: i32, parts: &[&str]) {
 
 #[test]
 fn production_takes_what_a_second_person_approved() {
-    let gated = Gated::start(&[("web-1", "production")]);
+    let mut gated = Gated::start(&[("web-1", "production")]);
     gated.scene.publish("1.0.0", ACTIVATE, &[("app", "one")]);
 
     says(&gated.roll_out("1.0.0", &[]), 6, &["approval-missing", "product-owners"]);
@@ -136,7 +139,7 @@ fn production_takes_what_a_second_person_approved() {
             "proven  published by",
             "told    web-1: nothing yet",
             "run activate",
-            "approval of app@1.0.0 for production by pat; the gate of production asks for it",
+            "approval of app@1.0.0 for production by pat; it counts in production",
         ],
     );
     says(&gated.check("1.0.0"), 0, &["met", "pat", "web-1: would take it", "allowed"]);
@@ -167,6 +170,36 @@ fn production_takes_what_a_second_person_approved() {
     assert_eq!(approved["evidence"]["running"][0]["artifact"]["mark"], "proven");
     says(&gated.roll_out("1.1.0", &[]), 0, &[]);
     assert_eq!(gated.current().as_deref(), Some("1.1.0"));
+
+    // Of a server that cannot be asked the coordinator says what it knows.
+    gated.scene.publish("1.2.0", ACTIVATE, &[("app", "three")]);
+    gated.scene.agents[0].kill();
+    until("web-1 is offline", Duration::from_secs(60), || {
+        let shown = gated.scene.operator.json(&["server", "show", "web-1"]);
+        if shown["online"] == false { Ok(()) } else { Err(shown) }
+    });
+    says(&gated.check("1.2.0"), 6, &["web-1: not-connected: approval-missing", "by what is known here"]);
+    says(&gated.approve("1.2.0", "production", &[]), 0, &[]);
+    says(&gated.check("1.2.0"), 0, &["by what is known here it would take it"]);
+}
+
+/// Two people, each with a home of their own: whoever approves needs no more than a viewer's certificate.
+#[test]
+fn a_viewer_with_the_right_key_approves() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    gated.scene.publish("1.0.0", ACTIVATE, &[]);
+    let token = gated.scene.operator.ok(&["operator", "add", "pat", "--role", "viewer"]);
+    let home = gated.scene.directory.path().join("pat");
+    let home = home.to_str().unwrap();
+    let as_pat = |arguments: &[&str]| gated.scene.operator.run(&[&["--home", home], arguments].concat());
+    says(&as_pat(&["operator", "join", token.trim()]), 0, &[]);
+    let key = gated.pat();
+    let approve = ["approve", "app@1.0.0", "--env", "production", "--key", &key, "--yes"];
+    says(&as_pat(&approve), 0, &["run activate", "approval of app@1.0.0 for production by pat"]);
+    // But not start it, nor say anything else of it.
+    says(&as_pat(&["rollout", "start", "app@1.0.0", "--env", "production"]), 1, &["the role viewer"]);
+    says(&as_pat(&["attest", "app@1.0.0", "--result", "PASSED", "--key", &key]), 1, &["approvals only"]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &[]);
 }
 
 #[test]
@@ -184,6 +217,14 @@ fn an_approved_plan_is_what_runs() {
     assert_eq!(gated.current(), None);
     says(&gated.roll_out("1.0.0", &["--plan", plan]), 0, &["warm"]);
     assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+
+    // A plan that was looked at before, and one that servers would not follow any more.
+    gated.scene.publish("1.1.0", &warm, &[("new", "file")]);
+    let shown = gated.scene.operator.json(&["rollout", "plan", "app@1.1.0", "--env", "production"]);
+    let looked_at = shown["digest"].as_str().unwrap();
+    says(&gated.approve("1.1.0", "production", &["--plan", plan]), 6, &["would not do any more"]);
+    says(&gated.approve("1.1.0", "production", &["--plan", looked_at]), 0, &["it holds for this plan only"]);
+    says(&gated.roll_out("1.1.0", &["--plan", looked_at]), 0, &[]);
 }
 
 #[test]
@@ -200,6 +241,55 @@ fn to_leave_a_step_out_takes_the_signature_of_who_approves() {
     says(&signed, 0, &["warm: skipped"]);
     assert!(!signed.stdout.contains("is warm"), "{}", signed.stdout);
     assert_eq!(gated.current().as_deref(), Some("1.0.0"));
+
+    // And in a rollout that has begun.
+    gated.scene.publish("1.1.0", &warm, &[("new", "file")]);
+    says(&gated.approve("1.1.0", "production", &[]), 0, &[]);
+    let start = ["rollout", "start", "app@1.1.0", "--env", "production", "--at", "+3s"];
+    let begun = gated.scene.operator.json(&start);
+    let id = begun["id"].as_str().unwrap();
+    let skip = ["rollout", "skip", id, "--step", "warm", "--reason", "the cache is down"];
+    says(&gated.scene.operator.run(&skip), 6, &["signer-unknown"]);
+    says(&gated.scene.operator.run(&[&skip[..], &["--key", &key]].concat()), 0, &[]);
+    let followed = gated.scene.operator.run(&["rollout", "follow", id]);
+    says(&followed, 0, &["warm: skipped"]);
+    assert!(!followed.stdout.contains("is warm"), "{}", followed.stdout);
+}
+
+#[test]
+fn how_an_unknown_step_ended_is_said_by_who_approves() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let slow =
+        format!("[[step]]\nname = \"slow\"\nshell = \"echo begun > ../../begun; sleep 300\"\n{ACTIVATE}");
+    gated.scene.publish("1.0.0", &slow, &[]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    let begun = gated.scene.operator.json(&["rollout", "start", "app@1.0.0", "--env", "production"]);
+    let id = begun["id"].as_str().unwrap();
+    let step = || gated.scene.operator.json(&["rollout", "show", id])["deployments"][0]["steps"][0].clone();
+    let wait = |state: &str| {
+        until(state, Duration::from_secs(60), || {
+            let step = step();
+            if step["state"] == state { Ok(()) } else { Err(step) }
+        });
+    };
+    // Before it has begun a lost supervisor costs nothing: another one runs it.
+    let begun = gated.scene.agents[0].apps().join("app/begun");
+    until("the step has begun", Duration::from_secs(60), || {
+        if begun.exists() { Ok(()) } else { Err("not yet") }
+    });
+    for supervisor in gated.scene.agents[0].supervisors() {
+        Command::new("kill").args(["-KILL", &supervisor.to_string()]).status().unwrap();
+    }
+    wait("unknown");
+    let decide = ["rollout", "decide", id, "--server", "web-1", "--step", "slow", "done", "--reason", "seen"];
+    says(&gated.scene.operator.run(&decide), 6, &["signer-unknown"]);
+    let key = gated.pat();
+    says(&gated.scene.operator.run(&[&decide[..], &["--key", &key]].concat()), 0, &[]);
+    until("web-1 has it", Duration::from_secs(60), || {
+        let shown = gated.scene.operator.json(&["rollout", "show", id]);
+        if shown["deployments"][0]["state"] == "succeeded" { Ok(()) } else { Err(shown) }
+    });
+    assert_eq!(gated.current().as_deref(), Some("1.0.0"));
 }
 
 #[test]
@@ -211,7 +301,7 @@ fn a_test_result_counts_until_the_next_one() {
     says(
         &attest(&["--result", "passed", "--key", &key]),
         0,
-        &["test-result of app@1.0.0 by pat", "no gate asks"],
+        &["test-result of app@1.0.0 by pat", "counts for no gate"],
     );
     // The publisher's key is the default.
     says(
@@ -282,4 +372,28 @@ fn sql(database: &Path, text: &str) {
     let script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\ndb.executescript(sys.argv[2])";
     let status = Command::new("python3").args(["-c", script]).arg(database).arg(text).status().unwrap();
     assert!(status.success(), "{text}");
+}
+
+/// An approval is of an artifact with its values: with others it is another thing, and somebody looks at it again.
+#[test]
+fn an_approval_covers_the_config_that_is_in_force() {
+    let gated = Gated::start(&[("web-1", "production")]);
+    let plan = "[params.workers]\ntype = \"int\"\ndefault = 4\n[[step]]\nname = \"say\"\nshell = \"echo $WORKERS workers\"\n\
+                [[step]]\nname = \"activate\"\nactivate = true\n";
+    gated.scene.publish("1.0.0", plan, &[]);
+    let set = |workers: &str| {
+        gated.scene.operator.ok(&["config", "set", "app", "--env", "production", workers]);
+    };
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    set("workers=8");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.check("1.0.0"), 6, &["config-not-approved"]);
+    assert_eq!(gated.current(), None);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &["proven  config 1 by", "workers = 8"]);
+    says(&gated.check("1.0.0"), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["8 workers"]);
+    set("workers=2");
+    says(&gated.roll_out("1.0.0", &[]), 6, &["config-not-approved"]);
+    says(&gated.approve("1.0.0", "production", &[]), 0, &[]);
+    says(&gated.roll_out("1.0.0", &[]), 0, &["2 workers"]);
 }

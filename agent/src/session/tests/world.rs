@@ -276,6 +276,7 @@ impl World {
                 privilege: Privilege::User("me".into()),
                 boot_id: "boot".into(),
                 process: Id::from_bytes([8; 16]),
+                sealing_key: consign_common::sealing::SealingKey::generate().recipient(),
             },
             ledger,
             inbound,

@@ -6,11 +6,18 @@ use super::*;
 use crate::{
     artifact::{Entry, EntryKind, Manifest, Mode},
     digest::Sha256,
-    plan::{Changes, ParamType},
+    plan::{Changes, Deliver, ParamType},
 };
 
 fn params() -> BTreeMap<StepName, Param> {
-    let param = |kind, secret| Param { kind, default: None, secret, pattern: None, max_length: 100 };
+    let param = |kind, secret| Param {
+        kind,
+        default: None,
+        secret,
+        pattern: None,
+        max_length: 100,
+        deliver: Deliver::Env,
+    };
     BTreeMap::from([
         ("workers".parse().unwrap(), param(ParamType::Int, false)),
         ("mode".parse().unwrap(), param(ParamType::String, false)),

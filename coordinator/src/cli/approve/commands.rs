@@ -22,7 +22,7 @@ use consign_proto::v1;
 
 use super::{
     approval::{self, Terms},
-    evidence::{self, Facts},
+    evidence::{self, After, Facts},
     papers::{self, Papers},
     text::{Files, kind, text},
 };
@@ -98,6 +98,7 @@ pub(crate) async fn run(args: ApproveArgs, home: &Home, client: &Client, printer
     approval::check_role(&root, environment, key.id())?;
 
     let papers = papers::fetch(client, &root, (app, version), args.platform.as_ref()).await?;
+    let papers = papers.configured(client, environment).await?;
     let now = SystemClock.now();
     let (evidence, plan) = gather(client, &root, environment, &papers, now).await?;
     let config = evidence::in_force(&papers, &root, environment).map_err(refused)?;
@@ -234,8 +235,9 @@ fn will_count(
     now: UnixMs,
 ) -> Result<()> {
     let own = papers.evidence_with(envelope, root, environment);
-    let assessed =
-        evidence::assess_all(&own, papers, root, environment, config, plan, now).map_err(refused)?;
+    // Also where only `rearm` asks for approvals.
+    let assessed = evidence::assess(&own, papers, root, environment, config, After::Failure, plan, now)
+        .map_err(refused)?;
     let new = papers::statement_of(envelope);
     let counts = assessed.rules.iter().flat_map(|state| &state.counted).any(|vote| vote.statement == new);
     if counts {
@@ -311,9 +313,8 @@ pub(super) fn kept_text(of: &str, kept: &Kept) -> String {
         _ => format!("{what} of {of}{place} by {}", kept.by.join(", ")),
     };
     match kept.helps.as_slice() {
-        [] if kept.environment.is_empty() => text.push_str("; no gate asks for it"),
-        [] => {}
-        helps => text.push_str(&format!("; the gate of {} asks for it", helps.join(", "))),
+        [] => text.push_str("; it counts for no gate"),
+        helps => text.push_str(&format!("; it counts in {}", helps.join(", "))),
     }
     format!("{}\n", escape_line(&text))
 }

@@ -9,7 +9,7 @@ use consign_common::{
     plan::Plan as StepPlan,
     time::UnixMs,
     trust::{
-        APPROVAL, OrderingNumber, PUBLISHED, Predicate, Refusal, Statement, TrustRoot,
+        APPROVAL, Gate, GateRule, OrderingNumber, PUBLISHED, Predicate, Refusal, Statement, TrustRoot,
         evidence::{self, Content, Evidence as Paper},
         gate::{self, Arrival, Assessed, Part, Question, RuleState, Time},
     },
@@ -17,9 +17,14 @@ use consign_common::{
 use consign_proto::v1;
 
 use super::{changes, papers::Papers};
-use crate::cli::output::{
-    ConfigLine, Evidence, GateLine, Proof, ReturnLine, RolloutLine, RunningLine, StatementLine,
+use crate::cli::{
+    config::shown,
+    output::{ConfigLine, Evidence, GateLine, Proof, ReturnLine, RolloutLine, RunningLine, StatementLine},
 };
+
+/// As [`GateLine::part`] names them.
+pub(crate) const REQUIRE: &str = "require";
+pub(crate) const REARM: &str = "rearm";
 
 /// All that was fetched.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn assemble(facts: Facts<'_>) -> Result<Evidence, Refusal> {
     let papers = facts.papers;
     let config = in_force(papers, facts.root, facts.environment)?;
-    let assessed = assess(papers, facts.root, facts.environment, &config, None, facts.now)?;
+    let gate = gate_lines(papers, facts.root, facts.environment, &config, facts.now)?;
     let (plan, plan_missing) = match facts.plan {
         Ok(plan) => (Some(plan.into()), String::new()),
         Err(why) => (None, why),
@@ -56,7 +61,7 @@ pub(super) fn assemble(facts: Facts<'_>) -> Result<Evidence, Refusal> {
         bytes: papers.manifest.total_bytes(),
         published: Proof::proven(papers.publishers.clone()),
         published_ms: papers.published.0,
-        gate: assessed.rules.iter().map(|state| gate_line(state, papers, facts.environment)).collect(),
+        gate,
         config: config_line(papers, facts.root, facts.environment, &config),
         running: running(papers, facts.servers, facts.others),
         statements: statements(papers, facts.root),
@@ -84,24 +89,41 @@ pub(crate) fn in_force(
     Ok(InForce { sequence: config.map_or(0, |config| config.sequence), values })
 }
 
-/// The gate as every server will judge it, by our own trust root; also the rules that hold only after a failure.
-pub(crate) fn assess(
+/// The gate as every server will judge it, by our own trust root; then the rules that hold only after a failure, which
+/// each server knows of itself.
+pub(crate) fn gate_lines(
     papers: &Papers,
     root: &TrustRoot,
     environment: &Environment,
     config: &InForce,
-    plan: Option<Sha256>,
     now: UnixMs,
-) -> Result<Assessed, Refusal> {
-    assess_all(&papers.evidence(root, environment), papers, root, environment, config, plan, now)
+) -> Result<Vec<GateLine>, Refusal> {
+    let all = papers.evidence(root, environment);
+    let assessed = assess(&all, papers, root, environment, config, After::Success, None, now)?;
+    let mut lines: Vec<GateLine> =
+        assessed.rules.iter().map(|state| gate_line(state, papers, environment)).collect();
+    if let Some(Gate::Statements { rearm, .. }) = root.environments.get(environment) {
+        lines.extend(rearm.iter().map(rearm_line));
+    }
+    Ok(lines)
 }
 
-pub(super) fn assess_all(
+/// How the last deployment on a server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    Success,
+    /// It failed or was returned, before everything that is signed by now.
+    Failure,
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is a part of the question")]
+pub(super) fn assess(
     all: &[Paper],
     papers: &Papers,
     root: &TrustRoot,
     environment: &Environment,
     config: &InForce,
+    after: After,
     plan: Option<Sha256>,
     now: UnixMs,
 ) -> Result<Assessed, Refusal> {
@@ -113,13 +135,16 @@ pub(super) fn assess_all(
         config,
         plan,
         arrival: Arrival::WithTheOthers,
-        failed: Some(OrderingNumber::default()),
+        failed: match after {
+            After::Success => None,
+            After::Failure => Some(OrderingNumber::default()),
+        },
         time: Time::Now(now),
     };
     gate::assess(&question, all)
 }
 
-pub(crate) fn gate_line(state: &RuleState, papers: &Papers, environment: &Environment) -> GateLine {
+fn gate_line(state: &RuleState, papers: &Papers, environment: &Environment) -> GateLine {
     let by: Vec<String> = state.counted.iter().map(|vote| vote.owner.to_string()).collect();
     let uncounted = state.uncounted.iter().map(|one| {
         let owners: Vec<&str> = one.owners.iter().map(|owner| owner.as_str()).collect();
@@ -127,8 +152,8 @@ pub(crate) fn gate_line(state: &RuleState, papers: &Papers, environment: &Enviro
     });
     GateLine {
         part: match state.part {
-            Part::Require => "require",
-            Part::Rearm => "rearm",
+            Part::Require => REQUIRE,
+            Part::Rearm => REARM,
         },
         predicate: state.rule.predicate.clone(),
         role: state.rule.role.to_string(),
@@ -138,6 +163,17 @@ pub(crate) fn gate_line(state: &RuleState, papers: &Papers, environment: &Enviro
         missing: state.missing,
         uncounted: uncounted.collect(),
         next: if state.missing > 0 { supplies(state, papers, environment) } else { String::new() },
+    }
+}
+
+fn rearm_line(rule: &GateRule) -> GateLine {
+    GateLine {
+        part: REARM,
+        predicate: rule.predicate.clone(),
+        role: rule.role.to_string(),
+        condition: rule.condition.clone().unwrap_or_default(),
+        needed: rule.threshold,
+        ..GateLine::default()
     }
 }
 
@@ -173,6 +209,7 @@ fn config_line(
     (config.sequence > 0).then(|| ConfigLine {
         sequence: config.sequence,
         sha256: config.digest().to_string(),
+        values: config.values.iter().map(|(name, value)| (name.to_string(), shown(value))).collect(),
         proof: Proof::proven(signers.unwrap_or_default()),
     })
 }

@@ -21,7 +21,7 @@ mod tests;
 
 pub(crate) use attest::{AttestArgs, run as attest};
 pub(crate) use commands::{ApproveArgs, run};
-pub(crate) use evidence::{assess, gate_line, in_force};
+pub(crate) use evidence::{REARM, REQUIRE, gate_lines, in_force};
 pub(crate) use papers::fetch;
 pub(crate) use text::rule;
 

@@ -28,6 +28,8 @@ pub(crate) struct Papers {
     pub(crate) manifest: Manifest,
     /// As the coordinator sent them.
     pub(crate) statements: Vec<v1::Statement>,
+    /// The config that is in force where it is approved for, as the coordinator sent it.
+    pub(crate) config: Option<Vec<u8>>,
     /// The newest publication that counts, and who signed it.
     pub(crate) published: UnixMs,
     pub(crate) publishers: Vec<String>,
@@ -129,12 +131,26 @@ pub(super) fn prove(
     })?;
     let published = published.first().map(|newest| newest.ms).unwrap_or_default();
     let publishers = evidence::publishers(&read, digest).into_iter().map(ToString::to_string).collect();
-    Ok(Papers { digest, manifest, statements, published, publishers })
+    Ok(Papers { digest, manifest, statements, config: None, published, publishers })
 }
 
 impl Papers {
+    /// With the config that it would run with there: an approval covers it.
+    pub(crate) async fn configured(self, client: &Client, environment: &Environment) -> Result<Self> {
+        let request = unary(v1::ShowConfigRequest {
+            app: self.manifest.app.to_string(),
+            environment: environment.to_string(),
+            sequence: 0,
+        });
+        let answer =
+            client.operators().show_config(request).await.map_err(|status| client.failure(status))?;
+        let config = answer.into_inner().config.map(|config| config.envelope.to_vec());
+        Ok(Self { config, ..self })
+    }
+
     pub(crate) fn envelopes(&self) -> Vec<Vec<u8>> {
-        envelopes(&self.statements)
+        // First: of more than go with one order, it is not the one that is left out.
+        self.config.iter().cloned().chain(envelopes(&self.statements)).collect()
     }
 
     /// What was signed, as a server of this environment reads it.

@@ -278,7 +278,7 @@ fn what_nobody_signed_is_told_and_what_is_signed_names_its_signer() {
     assert_eq!((tests.missing, tests.uncounted.len()), (1, 1));
     assert!(tests.uncounted[0].contains("quinn") && tests.uncounted[0].contains("where"), "{tests:?}");
     assert_eq!(approval.next, "consign approve shop@1.4.0 --env production");
-    assert_eq!((approval.part, rearm.part), ("require", "rearm"));
+    assert_eq!((approval.part, rearm.part, rearm.missing), ("require", "rearm", 0));
     let [running, nothing] = evidence.running.as_slice() else { panic!("{:?}", evidence.running) };
     assert_eq!((running.version.as_str(), running.servers.len()), ("1.3.0", 2));
     assert_eq!(running.files.removed.len(), 18);

@@ -2,6 +2,7 @@
 
 use consign_common::{terminal::escape_line, time::UnixMs};
 
+use super::evidence::{REARM, REQUIRE};
 use crate::cli::{
     output::{Evidence, FileChanges, GateLine, Plan, Proof, RunningLine, StatementLine, StepChange},
     rollout::groups,
@@ -39,8 +40,10 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
     page.section("what the gate asks for");
     gate(&mut page, &evidence.gate);
     if let Some(config) = &evidence.config {
-        let line = format!("config {} by {}: {}", config.sequence, listed(&config.proof.by), config.sha256);
-        page.line(&config.proof, &line);
+        page.line(&config.proof, &format!("config {} by {}:", config.sequence, listed(&config.proof.by)));
+        for (name, value) in &config.values {
+            page.line(&config.proof, &format!("  {name} = {value}"));
+        }
     }
 
     page.section(&format!("what runs in {} now, and what changes", evidence.environment));
@@ -125,7 +128,7 @@ fn gate(page: &mut Page, lines: &[GateLine]) {
     if lines.is_empty() {
         page.line(&Proof::proven(Vec::new()), "nothing but the publisher's signature");
     }
-    for line in lines {
+    for line in lines.iter().filter(|line| line.part == REQUIRE) {
         // That something is missing the coordinator says: it may keep a signature back.
         let proof = if line.missing == 0 { Proof::proven(line.by.clone()) } else { Proof::told() };
         page.line(&proof, &rule(line));
@@ -133,14 +136,19 @@ fn gate(page: &mut Page, lines: &[GateLine]) {
             page.line(&Proof::proven(Vec::new()), &format!("  does not count: {why}"));
         }
     }
+    for line in lines.iter().filter(|line| line.part == REARM) {
+        page.line(&Proof::proven(Vec::new()), &rule(line));
+    }
 }
 
 /// One rule and how far it is met.
 pub(crate) fn rule(line: &GateLine) -> String {
-    let only = if line.part == "rearm" { "after a failure: " } else { "" };
     let condition =
         if line.condition.is_empty() { String::new() } else { format!(" where {}", line.condition) };
-    let asked = format!("{only}{} by {} of {}{condition}", kind(&line.predicate), line.needed, line.role);
+    let asked = format!("{} by {} of {}{condition}", kind(&line.predicate), line.needed, line.role);
+    if line.part == REARM {
+        return format!("where the last deployment failed or was returned, signed since: {asked}");
+    }
     match (line.missing, line.by.as_slice()) {
         (0, by) => format!("{asked}: {}", listed(by)),
         (missing, []) => format!("{asked}: {missing} missing"),

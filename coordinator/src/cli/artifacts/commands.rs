@@ -14,7 +14,7 @@ use super::{
 };
 use crate::cli::{
     client::{Client, unary},
-    failure::Result,
+    failure::{Exit, Result},
     output::Artifact,
     print::Printer,
     profile::Home,
@@ -39,8 +39,12 @@ pub(crate) enum ArtifactCommand {
     #[command(after_help = "Examples:
   consign artifact publish ./shop --version 1.4.0
   npm pack && consign artifact publish shop-1.4.0.tgz --version 1.4.0 --strip-components 1
-  CONSIGN_PUBLISHER_KEY=\"$KEY\" consign artifact publish shop-1.4.0.consign")]
-    Publish(PublishArgs),
+  CONSIGN_PUBLISHER_KEY=\"$KEY\" consign artifact publish shop-1.4.0.consign
+  consign artifact publish ./shop --version 1.4.0 --wait-for staging --timeout 20m
+
+With --wait-for the exit code is that of the rollout that follows; 5 superseded by a newer version
+before it began, 6 vetoed, on hold or refused, 7 not over in time.")]
+    Publish(Box<PublishArgs>),
     /// List artifacts, newest first
     List(ListArgs),
     /// Show one artifact
@@ -78,15 +82,16 @@ pub(crate) async fn run(
     home: &Home,
     client: impl FnOnce() -> Result<Client>,
     printer: &Printer,
-) -> Result<()> {
+) -> Result<Exit> {
     match command {
-        ArtifactCommand::Pack(args) => pack::pack(args, printer),
-        ArtifactCommand::Verify(args) => verify::run(args, printer),
-        ArtifactCommand::Export(args) => pack::export(args, printer),
-        ArtifactCommand::Publish(args) => publish::run(args, home, &client()?, printer).await,
-        ArtifactCommand::List(args) => list(args, &client()?, printer).await,
-        ArtifactCommand::Show(args) => show(args, &client()?, printer).await,
+        ArtifactCommand::Pack(args) => pack::pack(args, printer)?,
+        ArtifactCommand::Verify(args) => verify::run(args, printer)?,
+        ArtifactCommand::Export(args) => pack::export(args, printer)?,
+        ArtifactCommand::Publish(args) => return publish::run(*args, home, &client()?, printer).await,
+        ArtifactCommand::List(args) => list(args, &client()?, printer).await?,
+        ArtifactCommand::Show(args) => show(args, &client()?, printer).await?,
     }
+    Ok(Exit::Done)
 }
 
 async fn list(args: ListArgs, client: &Client, printer: &Printer) -> Result<()> {

@@ -5,6 +5,7 @@ mod input;
 mod pack;
 mod publish;
 mod verify;
+mod wait;
 
 pub(super) use commands::{ArtifactCommand, run};
 pub(super) use publish::publishers_key;

@@ -13,7 +13,7 @@ use consign_common::{
     digest::Sha256,
     limits::{ArtifactLimits, CHUNK_BYTES},
     name::{Platform, Version},
-    time::{Clock, SystemClock},
+    time::{Clock, SystemClock, UnixMs},
     trust::{AppTrust, OrderingNumber, Predicate, Published, STATEMENT_TYPE, Statement, Subject, TrustRoot},
 };
 use consign_proto::v1;
@@ -24,11 +24,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     commands::show_text,
     input::{self, Called, Input},
+    wait::WaitArgs,
 };
 use crate::cli::{
     client::{Client, is_transient, unary},
-    failure::{Doing, Failure, Result},
-    output::Artifact,
+    failure::{Doing, Exit, Failure, Result},
+    output::{Artifact, Line},
     print::{Format, Printer},
     profile::Home,
     server::names,
@@ -70,9 +71,11 @@ pub(crate) struct PublishArgs {
     keys: Vec<KeyName>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
-pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer: &Printer) -> Result<()> {
+pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
     let keys = keys(&args.keys, &args.passphrase, home)?;
     let called = Called {
         version: args.version,
@@ -85,9 +88,19 @@ pub(super) async fn run(args: PublishArgs, home: &Home, client: &Client, printer
         .await
         .doing(|| "failed to pack".into())??;
     let (_, root) = trust::newest(home, client).await?;
-    let statement = sign(input.file.manifest(), input.file.digest(), &root, &keys)?;
+    let way = args.wait.way(client).await?;
+    let now = SystemClock.now();
+    let statement = sign(input.file.manifest(), input.file.digest(), &root, &keys, now)?;
     let artifact = upload(&input, statement, client, printer).await?;
-    printer.show(&artifact, show_text)
+    let Some(way) = way else {
+        printer.show(&artifact, show_text)?;
+        return Ok(Exit::Done);
+    };
+    match printer.format() {
+        Format::Text => printer.raw(&show_text(&artifact))?,
+        Format::Json => printer.json_line(&Line::Published { artifact })?,
+    }
+    way.wait(input.file.digest(), now, client, printer).await
 }
 
 fn keys(given: &[KeyName], passphrase: &PassphraseArgs, home: &Home) -> Result<Vec<Signer>> {
@@ -114,7 +127,13 @@ pub(crate) fn publishers_key(passphrase: &PassphraseArgs, home: &Home) -> Result
 }
 
 /// The `published` statement. What every server would refuse is said here, before a byte is uploaded.
-fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[Signer]) -> Result<Vec<u8>> {
+fn sign(
+    manifest: &Manifest,
+    digest: Sha256,
+    root: &TrustRoot,
+    keys: &[Signer],
+    now: UnixMs,
+) -> Result<Vec<u8>> {
     let app = &manifest.app;
     let trust: &AppTrust = root.apps.get(app).ok_or_else(|| {
         Failure::refused(format!("the trust root does not name {app}")).next(format!(
@@ -135,7 +154,7 @@ fn sign(manifest: &Manifest, digest: Sha256, root: &TrustRoot, keys: &[Signer]) 
         app: app.clone(),
         version: manifest.version.clone(),
         platform: manifest.platform.clone(),
-        number: OrderingNumber { epoch: trust.epoch, ms: SystemClock.now() },
+        number: OrderingNumber { epoch: trust.epoch, ms: now },
     };
     let subject = Subject { name: format!("{app}@{}", manifest.version), sha256: digest };
     let statement = Statement { subject, predicate: Predicate::Published(published) };
@@ -289,10 +308,7 @@ impl<'a> Progress<'a> {
 
 #[cfg(test)]
 mod tests {
-    use consign_common::{
-        time::UnixMs,
-        trust::{Envelope, Gate, Key, Refusal, RoleKeys, Scheme, SigningKey},
-    };
+    use consign_common::trust::{Envelope, Gate, Key, Refusal, RoleKeys, Scheme, SigningKey};
 
     use super::*;
 
@@ -336,7 +352,8 @@ mod tests {
     fn a_publication_is_signed_in_the_epoch_of_the_trust_root() -> std::result::Result<(), Refusal> {
         let key = key();
         let digest = Sha256::of(b"manifest");
-        let envelope = sign(&manifest("shop"), digest, &root(&key), std::slice::from_ref(&key)).unwrap();
+        let envelope =
+            sign(&manifest("shop"), digest, &root(&key), std::slice::from_ref(&key), UnixMs(1)).unwrap();
         let statement = Statement::parse(Envelope::parse(&envelope, 10_000)?.payload())?;
         assert_eq!(statement.subject.sha256, digest);
         let Predicate::Published(published) = statement.predicate else { panic!("not published") };
@@ -348,10 +365,10 @@ mod tests {
     fn whoever_may_not_publish_is_told_before_the_upload() {
         let (key, stranger) = (key(), key());
         let root = root(&key);
-        let failure = sign(&manifest("shop"), Sha256::of(b""), &root, &[stranger]).unwrap_err();
+        let failure = sign(&manifest("shop"), Sha256::of(b""), &root, &[stranger], UnixMs(1)).unwrap_err();
         assert_eq!(failure.exit.code(), 6);
         assert!(failure.what.contains("may not publish shop"), "{failure}");
-        let failure = sign(&manifest("blog"), Sha256::of(b""), &root, &[key]).unwrap_err();
+        let failure = sign(&manifest("blog"), Sha256::of(b""), &root, &[key], UnixMs(1)).unwrap_err();
         assert!(failure.next.unwrap().contains("--add-app blog"));
     }
 }

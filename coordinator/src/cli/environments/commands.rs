@@ -44,10 +44,14 @@ environments that the file does not name stay as they are.")]
     List,
     /// Show an environment: its settings, its servers, what runs there
     Show(ShowArgs),
-    /// Let things begin by themselves again after a rollback
+    /// Let things begin by themselves again, after a rollback or a hold
     #[command(after_help = "Example:
   consign env lift-hold shop --env production --reason '1.4.1 has the fix'")]
     LiftHold(LiftHoldArgs),
+    /// Let nothing begin by itself, until lift-hold; what people start begins all the same
+    #[command(after_help = "Example:
+  consign env hold shop --env production --reason 'the warehouse moves this week'")]
+    Hold(HoldArgs),
     /// Go on with a coordinator that was restored from a backup and is behind its agents
     #[command(after_help = "Example:
   consign env take-over shop --env production --reason 'restored after the disk failed; 1.4.0 runs'")]
@@ -81,6 +85,18 @@ pub(crate) struct LiftHoldArgs {
     reason: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The app
+    app: App,
+    /// The environment
+    #[arg(long = "env", value_name = "ENV")]
+    environment: Name,
+    /// Why, for those who find it
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    reason: String,
+}
+
 /// An environment with its servers.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
@@ -108,6 +124,19 @@ pub(crate) async fn run(command: EnvCommand, client: &Client, printer: &Printer)
         }
         EnvCommand::Show(args) => show(args, client, printer).await,
         EnvCommand::TakeOver(args) => take_over(args, client, printer).await,
+        EnvCommand::Hold(args) => {
+            let request = unary(v1::HoldEnvironmentRequest {
+                app: args.app.into(),
+                environment: args.environment.into(),
+                reason: args.reason,
+            });
+            let answer = client
+                .operators()
+                .hold_environment(request)
+                .await
+                .map_err(|status| client.failure(status))?;
+            printer.show(&Hold::from(answer.into_inner()), |hold| text::held(hold) + "\n")
+        }
         EnvCommand::LiftHold(args) => {
             let request = unary(v1::LiftHoldRequest {
                 app: args.app.into(),

@@ -4,6 +4,7 @@ use consign_common::{terminal::escape_line, time::UnixMs};
 
 use super::commands::Shown;
 use crate::cli::{
+    candidates,
     output::{Applied, Environment, Hold},
     rollout::happenings,
     text::{ago, short, table},
@@ -49,12 +50,13 @@ pub(super) fn list(all: &[Environment], now: UnixMs) -> String {
                 waves,
                 bake,
                 it.settings.on_stop.clone().unwrap_or_else(|| "pause".to_owned()),
+                it.settings.deploy.clone().unwrap_or_else(|| "manual".to_owned()),
                 if holds.is_empty() { "-".to_owned() } else { holds.join(", ") },
                 if it.applied_ms == 0 { "never".to_owned() } else { ago(it.applied_ms, now) },
             ]
         })
         .collect();
-    table(&["ENVIRONMENT", "ONLINE", "WAVES", "BAKE", "ON STOP", "ON HOLD", "APPLIED"], &rows)
+    table(&["ENVIRONMENT", "ONLINE", "WAVES", "BAKE", "ON STOP", "DEPLOY", "ON HOLD", "APPLIED"], &rows)
 }
 
 pub(super) fn show(shown: &Shown, now: UnixMs) -> String {
@@ -67,6 +69,9 @@ pub(super) fn show(shown: &Shown, now: UnixMs) -> String {
     let mut text = format!("{}: {applied}\n", escape_line(&it.name));
     for hold in &it.holds {
         text.push_str(&format!("\n{}\n", held(hold)));
+    }
+    if let Some(until) = it.frozen_until_ms {
+        text.push_str(&format!("\nfrozen until {}: nothing begins by itself\n", UnixMs(until)));
     }
     if !shown.settings.is_empty() {
         text.push('\n');
@@ -97,6 +102,9 @@ pub(super) fn show(shown: &Shown, now: UnixMs) -> String {
             .collect();
         text.push_str(&format!("\n{}", table(&["SERVER", "STATE", "LABELS", "RUNS"], &rows)));
     }
+    if !it.candidates.is_empty() {
+        text.push_str(&format!("\n{}", candidates::table_of(&it.candidates, now)));
+    }
     let running: Vec<String> = it
         .apps
         .iter()
@@ -112,7 +120,7 @@ pub(super) fn show(shown: &Shown, now: UnixMs) -> String {
     text
 }
 
-fn held(hold: &Hold) -> String {
+pub(super) fn held(hold: &Hold) -> String {
     let (app, environment) = (escape_line(&hold.app), escape_line(&hold.environment));
     let who =
         if hold.who.is_empty() { "by itself".to_owned() } else { format!("by {}", escape_line(&hold.who)) };
@@ -136,7 +144,9 @@ pub(super) fn lifted(hold: &Hold) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::output::{EnvironmentApp, EnvironmentChange, Happening, RunningVersion, Settings};
+    use crate::cli::output::{
+        Candidate, EnvironmentApp, EnvironmentChange, Happening, RunningVersion, Settings,
+    };
 
     const NOW: UnixMs = UnixMs(1_700_000_000_000);
 
@@ -147,6 +157,7 @@ mod tests {
                 waves: vec!["1".into(), "100%".into()],
                 bake_ms: Some(300_000),
                 on_stop: Some("rollback".into()),
+                deploy: Some("after:staging".into()),
                 ..Settings::default()
             },
             applied_ms: NOW.0 - 120_000,
@@ -171,6 +182,17 @@ mod tests {
                 what: "apply".into(),
                 because: "bake: \"5m\" instead of not set".into(),
             }],
+            candidates: vec![Candidate {
+                app: "shop".into(),
+                version: "1.4.1".into(),
+                environment: "production".into(),
+                since_ms: NOW.0 - 30_000,
+                state: "waiting".into(),
+                waits_for: "hold".into(),
+                because: "the end of the hold: rolled back from 1.4.0: checkout is slow".into(),
+                ..Candidate::default()
+            }],
+            frozen_until_ms: Some(NOW.0 + 60_000),
         }
     }
 
@@ -191,6 +213,8 @@ mod tests {
             holds: Vec::new(),
             apps: Vec::new(),
             history: Vec::new(),
+            candidates: Vec::new(),
+            frozen_until_ms: None,
         };
         let changes = vec![EnvironmentChange {
             environment: "production".into(),

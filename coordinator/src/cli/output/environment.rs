@@ -3,7 +3,7 @@
 use consign_proto::v1;
 use serde::{Deserialize, Serialize};
 
-use super::Happening;
+use super::{Candidate, Happening};
 
 /// What is absent was not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,27 @@ pub struct Settings {
     /// `queue`, `supersede` or `refuse`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
+    /// `manual`, `on-publish` or `after:ENVIRONMENT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<String>,
+    /// `all` or `newest`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidates: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub veto_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<Freeze>,
+}
+
+/// When nothing begins by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// `mon` to `sun`, on which a window of every week begins; empty: it is one window.
+    pub days: Vec<String>,
+    pub from: String,
+    pub to: String,
+    /// Empty: `from` and `to` say their offset themselves.
+    pub timezone: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +98,12 @@ pub struct Environment {
     /// In `env show` only; oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Happening>,
+    /// In `env show` only: those that wait.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
+    /// By its windows. Absent: it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -118,7 +145,18 @@ impl From<v1::Settings> for Settings {
             command: wire.command,
             within_ms: wire.within_ms,
         };
+        let automation = wire.automation.unwrap_or_default();
+        let freeze = |wire: v1::Freeze| Freeze {
+            days: wire.days,
+            from: wire.from,
+            to: wire.to,
+            timezone: wire.timezone,
+        };
         Self {
+            deploy: automation.deploy,
+            candidates: automation.candidates,
+            veto_ms: automation.veto_ms,
+            freeze: automation.freeze.into_iter().map(freeze).collect(),
             waves: wire.waves,
             canary: wire.canary,
             bake_ms: wire.bake_ms,
@@ -166,6 +204,8 @@ impl From<v1::Environment> for Environment {
             holds: wire.holds.into_iter().map(Into::into).collect(),
             apps: wire.apps.into_iter().map(app).collect(),
             history: wire.history.into_iter().map(Into::into).collect(),
+            candidates: wire.candidates.into_iter().map(Into::into).collect(),
+            frozen_until_ms: Some(wire.frozen_until_ms).filter(|ms| *ms > 0),
         }
     }
 }

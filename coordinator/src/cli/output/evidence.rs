@@ -1,5 +1,7 @@
 //! What is known of an artifact before somebody signs for it, and whose word each part is.
 
+use std::collections::BTreeMap;
+
 use consign_proto::v1;
 use serde::Serialize;
 
@@ -72,6 +74,8 @@ pub struct ConfigLine {
     pub sequence: u64,
     /// Of the effective values: what an approval names.
     pub sha256: String,
+    /// The effective values, defaults filled in; a secret is only said to be there.
+    pub values: BTreeMap<String, String>,
     pub proof: Proof,
 }
 
@@ -166,7 +170,7 @@ pub struct Kept {
     pub predicate: String,
     pub environment: String,
     pub by: Vec<String>,
-    /// Environments whose gates ask for it.
+    /// Environments whose gates it counts for.
     pub helps: Vec<String>,
     /// `new`, `known` or `outdated`.
     pub novelty: String,

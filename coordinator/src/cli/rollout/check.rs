@@ -62,11 +62,12 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let environment = &args.environment;
     let (_, root) = trust::newest(home, client).await?;
     let papers = approve::fetch(client, &root, (app, version), args.platform.as_ref()).await?;
+    let papers = papers.configured(client, environment).await?;
     let refused =
         |refusal: consign_common::trust::Refusal| Failure::refused(format!("{}: {refusal}", refusal.code()));
     let config = approve::in_force(&papers, &root, environment).map_err(refused)?;
-    let assessed =
-        approve::assess(&papers, &root, environment, &config, None, SystemClock.now()).map_err(refused)?;
+    let gate =
+        approve::gate_lines(&papers, &root, environment, &config, SystemClock.now()).map_err(refused)?;
     let request = v1::PlanRolloutRequest {
         app: app.to_string(),
         version: version.to_string(),
@@ -75,9 +76,7 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
         force: args.force,
         skip_steps: Vec::new(),
     };
-    let gate: Vec<GateLine> =
-        assessed.rules.iter().map(|state| approve::gate_line(state, &papers, environment)).collect();
-    let unmet = gate.iter().any(|line| line.part == "require" && line.missing > 0);
+    let unmet = gate.iter().any(|line| line.part == approve::REQUIRE && line.missing > 0);
     let answer = client.operators().check_rollout(unary(request)).await;
     let (plan, nobody) = match answer.map_err(|status| client.failure(status)) {
         Ok(answer) => (Plan::from(answer.into_inner()), String::new()),
@@ -110,7 +109,11 @@ fn text(checked: &Checked) -> String {
         text.push_str("  nothing but the publisher's signature\n");
     }
     for line in &checked.gate {
-        let mark = if line.missing == 0 { "met    " } else { "missing" };
+        let mark = match (line.part, line.missing) {
+            (approve::REARM, _) => "if     ",
+            (_, 0) => "met    ",
+            (_, _) => "missing",
+        };
         text.push_str(&format!("  {mark}  {}\n", escape_line(&approve::rule(line))));
         for why in &line.uncounted {
             text.push_str(&format!("           does not count: {}\n", escape_line(why)));

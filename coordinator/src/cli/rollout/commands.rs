@@ -226,7 +226,7 @@ async fn rollback(args: RollbackArgs, client: &Client, printer: &Printer) -> Res
 }
 
 /// What was begun, or followed to its end.
-pub(super) async fn started(
+pub(crate) async fn started(
     rollout: Rollout,
     stay: bool,
     client: &Client,

@@ -13,6 +13,6 @@ mod start;
 mod timeline;
 mod verbs;
 
-pub(super) use commands::{RolloutCommand, run};
+pub(super) use commands::{RolloutCommand, run, started};
 pub(super) use history::happenings;
 pub(super) use plan::groups;

@@ -233,6 +233,7 @@ impl SettingsArgs {
             confirm_ms: self.confirm,
             on_stop: word(self.on_stop.and_then(|on_stop| on_stop.to_possible_value())),
             queue: word(self.queue.and_then(|queue| queue.to_possible_value())),
+            automation: None,
         })
     }
 }
@@ -311,6 +312,7 @@ mod tests {
             confirm_ms: Some(1_800_000),
             on_stop: Some("rollback".into()),
             queue: Some("supersede".into()),
+            automation: None,
         };
         assert_eq!(wire(line).unwrap(), expected);
     }

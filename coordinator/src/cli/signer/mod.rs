@@ -23,6 +23,6 @@ mod tests;
 
 pub(crate) use name::{KeyName, PublicKeyName};
 pub(crate) use openssh::public_line;
-pub(crate) use passphrase::{Passphrase, PassphraseArgs};
+pub(crate) use passphrase::{Passphrase, PassphraseArgs, ask};
 pub(crate) use sealed::SealedKeyFile;
 pub(crate) use signer::{Signer, sign};

@@ -41,7 +41,7 @@ impl PassphraseArgs {
     pub(crate) fn of(&self, key: &str) -> Result<Passphrase> {
         match self.given()? {
             Some(passphrase) => Ok(passphrase),
-            None => ask(&format!("passphrase of {key}: ")),
+            None => ask(&format!("passphrase of {key}: "), no_terminal),
         }
     }
 
@@ -50,8 +50,8 @@ impl PassphraseArgs {
         let passphrase = match self.given()? {
             Some(passphrase) => passphrase,
             None => {
-                let first = ask(&format!("new passphrase for {key}: "))?;
-                let second = ask("the same again: ")?;
+                let first = ask(&format!("new passphrase for {key}: "), no_terminal)?;
+                let second = ask("the same again: ", no_terminal)?;
                 if first.expose_secret() != second.expose_secret() {
                     return Err(
                         Failure::new("the two passphrases differ").next("nothing was written; try again")
@@ -82,10 +82,11 @@ impl PassphraseArgs {
     }
 }
 
-/// One line from the terminal, whatever stdin and stdout are.
-fn ask(question: &str) -> Result<Passphrase> {
-    let mut terminal = open_terminal()?;
-    let silence = Silence::on(open_terminal()?)?;
+/// One line from the terminal, without an echo, whatever stdin and stdout are. `without`: what to say where there is none.
+pub(crate) fn ask(question: &str, without: impl Fn() -> Failure) -> Result<Passphrase> {
+    let open = || File::options().read(true).write(true).open(TERMINAL).map_err(|_| without());
+    let mut terminal = open()?;
+    let silence = Silence::on(open()?)?;
     terminal.write_all(question.as_bytes()).doing(|| "the terminal".into())?;
     let line = read_line(&mut terminal);
     drop(silence);
@@ -93,11 +94,9 @@ fn ask(question: &str) -> Result<Passphrase> {
     line
 }
 
-fn open_terminal() -> Result<File> {
-    File::options().read(true).write(true).open(TERMINAL).map_err(|_| {
-        Failure::new("a key has a passphrase, and there is no terminal to ask for it")
-            .next(format!("give --passphrase-file FILE, or ${VARIABLE}"))
-    })
+fn no_terminal() -> Failure {
+    Failure::new("a key has a passphrase, and there is no terminal to ask for it")
+        .next(format!("give --passphrase-file FILE, or ${VARIABLE}"))
 }
 
 fn read_line(terminal: &mut impl Read) -> Result<Passphrase> {

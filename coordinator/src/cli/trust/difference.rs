@@ -136,7 +136,7 @@ pub(super) fn key_text(id: &Sha256, key: &Key) -> String {
 }
 
 /// `ci (0a1b2c3d4e5f), ada (…)`
-pub(super) fn owners(root: &TrustRoot, role: &RoleKeys) -> String {
+pub(crate) fn owners(root: &TrustRoot, role: &RoleKeys) -> String {
     let names: Vec<String> = role
         .keys
         .iter()

@@ -170,3 +170,82 @@ pub(super) fn needs(root: &TrustRoot, next: &TrustRoot) -> String {
     }
     format!("{} (now) and {} (then)", owners(root, &root.root), owners(next, &next.root))
 }
+
+#[cfg(test)]
+mod tests {
+    use consign_common::{
+        time::UnixMs,
+        trust::{Key, RoleKeys, Scheme, SigningKey},
+    };
+
+    use super::*;
+    use crate::cli::trust::edit::tests::root;
+
+    /// Owned by these, of whom as many must sign.
+    fn of(version: u64, threshold: u32, owners: &[(&str, &SigningKey)]) -> TrustRoot {
+        let mut root = root();
+        (root.version, root.expires) = (version, UnixMs(u64::MAX / 2));
+        for (owner, key) in owners {
+            let public = key.public();
+            let key =
+                Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner: owner.parse().unwrap() };
+            root.keys.insert(public.id(), key);
+        }
+        root.root = RoleKeys { keys: owners.iter().map(|(_, key)| key.public().id()).collect(), threshold };
+        root.check().unwrap();
+        root
+    }
+
+    fn signed(root: &TrustRoot, keys: &[&SigningKey]) -> Vec<u8> {
+        Envelope::sign(root.payload_type(), root.to_payload(), keys).to_vec()
+    }
+
+    #[test]
+    fn a_draft_is_believed_as_far_as_it_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("next.json");
+        let [ada, bob, eve] = [0; 3].map(|_| SigningKey::generate().unwrap());
+        let owners = [("ada", &ada), ("bob", &bob)];
+        let roots: Vec<TrustRoot> = (1..=4).map(|version| of(version, 2, &owners)).collect();
+        let chain: Vec<Vec<u8>> = roots.iter().take(3).map(|root| signed(root, &[&ada, &bob])).collect();
+        let begun = Draft::new(&chain, &signed(&roots[3], &[&ada]));
+        begun.write(&path).unwrap();
+        let draft = Draft::read(&path).unwrap();
+        assert_eq!(draft, begun);
+        for pinned in 0..3 {
+            let (_, root) = draft.follow((chain[pinned].clone(), roots[pinned].clone())).unwrap();
+            assert_eq!(root.version, 3);
+            assert_eq!(draft.read_next(&root).unwrap().version, 4);
+        }
+        let state = Signatures::of(&draft.next().unwrap(), &roots[2], &roots[3]).unwrap();
+        assert!(!state.complete);
+        assert_eq!(state.lines()[0], "owners of version 3: 1 of 2 signed (ada); still 1 of bob");
+
+        // Links that the owners of the pinned one did not sign lead nowhere.
+        let forged = [("eve", &eve)];
+        let forged: Vec<Vec<u8>> = (2..=3).map(|version| signed(&of(version, 1, &forged), &[&eve])).collect();
+        let draft = Draft::new(&forged, &signed(&roots[3], &[&ada]));
+        let (_, root) = draft.follow((chain[0].clone(), roots[0].clone())).unwrap();
+        assert_eq!(root.version, 1);
+        assert!(draft.read_next(&root).unwrap_err().what.contains("does not follow"));
+        // Signed by somebody else, it is not complete, and eve is nobody.
+        let state = Signatures::of(&signed(&roots[3], &[&ada, &eve]), &roots[2], &roots[3]).unwrap();
+        assert_eq!((state.complete, state.lines()[1].contains("eve")), (false, false));
+    }
+
+    #[test]
+    fn a_draft_of_another_form_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("next.json");
+        for bad in [
+            r#"{"format":"consign-trust-draft-v2","chain":[],"next":""}"#,
+            r#"{"format":"consign-trust-draft-v1","chain":[],"next":"","more":1}"#,
+            "{}",
+        ] {
+            std::fs::write(&path, bad).unwrap();
+            Draft::read(&path).unwrap_err();
+        }
+        let long = vec![vec![b'x'; CHAIN_BYTES / 2]; 5];
+        assert_eq!(Draft::new(&long, b"").chain.len(), 2);
+    }
+}

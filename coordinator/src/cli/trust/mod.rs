@@ -25,4 +25,5 @@ mod sign;
 
 pub(super) use args::TrustCommand;
 pub(super) use commands::{newest, run};
+pub(super) use difference::owners;
 pub(super) use expiry::{Validity, warn};

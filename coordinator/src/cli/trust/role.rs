@@ -31,16 +31,12 @@ pub(super) enum RoleName {
 impl FromStr for RoleName {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        const OF_APP: [(&str, fn(App) -> RoleName); 3] = [
-            ("publishers", RoleName::Publisher),
-            ("publisher", RoleName::Publisher),
-            ("config", RoleName::Config),
-        ];
-        for (word, role) in OF_APP {
+        for word in ["publishers", "publisher", "config"] {
             let rest = text.strip_prefix(word);
             let app = rest.and_then(|rest| rest.strip_prefix(" of ").or_else(|| rest.strip_prefix(':')));
             if let Some(app) = app {
-                return app.trim().parse().map(role).map_err(|error| format!("{error}"));
+                let app: App = app.trim().parse().map_err(|error| format!("{error}"))?;
+                return Ok(if word == "config" { Self::Config(app) } else { Self::Publisher(app) });
             }
         }
         match text {

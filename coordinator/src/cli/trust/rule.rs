@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use consign_common::{
     name::Owner,
+    terminal::escape_line,
     trust::{APPROVAL, Gate, GateRule, Separation},
 };
 
@@ -62,7 +63,8 @@ pub(super) fn rule_text(rule: &GateRule) -> String {
     let short = SHORT.iter().find(|(_, long)| *long == rule.predicate).map(|(short, _)| *short);
     let text = format!("{} by {} of {}", short.unwrap_or(&rule.predicate), rule.threshold, rule.role);
     match &rule.condition {
-        Some(condition) => format!("{text} where {condition}"),
+        // Whoever drafted it chose the text: it must not be able to hide what is beside it.
+        Some(condition) => format!("{text} where {}", escape_line(condition)),
         None => text,
     }
 }
@@ -130,6 +132,14 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_condition_hides_nothing() {
+        let RuleText(mut rule) = "approval:po where true".parse().unwrap();
+        rule.condition = Some("true\u{1b}[2K\n+ nothing".into());
+        let shown = rule_text(&rule);
+        assert!(!shown.contains(['\u{1b}', '\n']), "{shown:?}");
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub(super) async fn sign(
     let names = if args.keys.is_empty() { &default } else { args.keys.as_slice() };
     let keys = signing_keys(names, &args.passphrase, &root, &next)?;
     let so_far = Signatures::of(&draft.next()?, &root, &next)?;
-    if printer.format() == Format::Text {
-        tell(&root, &next, &so_far, printer)?;
+    // It stands on the terminal whatever the result's form is: nobody is asked about what they have not seen.
+    match printer.format() {
+        Format::Text => tell(&root, &next, &so_far, |line| printer.line(line))?,
+        Format::Json => tell(&root, &next, &so_far, |line| printer.note(line))?,
     }
     if !args.yes {
         confirm(&keys, next.version)?;
@@ -121,17 +123,22 @@ fn pinned(home: &Home) -> Result<(Vec<u8>, TrustRoot)> {
     home.trust_root()
 }
 
-fn tell(root: &TrustRoot, next: &TrustRoot, so_far: &Signatures, printer: &Printer) -> Result<()> {
-    printer.line(&format!(
+fn tell(
+    root: &TrustRoot,
+    next: &TrustRoot,
+    so_far: &Signatures,
+    say: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
+    say(&format!(
         "trust root {}, issued {}, valid until {}: what it changes of version {}",
         next.version, next.issued, next.expires, root.version
     ))?;
-    difference(root, next).iter().skip(1).try_for_each(|line| printer.line(&format!("  {line}")))?;
+    difference(root, next).iter().skip(1).try_for_each(|line| say(&format!("  {line}")))?;
     let validity = Validity::of(next.expires, SystemClock.now()).words();
     if !validity.is_empty() {
-        printer.line(&format!("  {validity}"))?;
+        say(&format!("  {validity}"))?;
     }
-    so_far.lines().iter().try_for_each(|line| printer.line(line))
+    so_far.lines().iter().try_for_each(|line| say(line))
 }
 
 fn confirm(keys: &[Signer], version: u64) -> Result<()> {

@@ -3,6 +3,7 @@
 use consign_common::{
     digest::Sha256,
     name::{App, ServerName, Version},
+    time::UnixMs,
 };
 use sqlx::{Row as _, SqliteExecutor};
 
@@ -80,5 +81,30 @@ pub async fn went_back(
     .bind(digest.to_string())
     .execute(&mut **write)
     .await?;
+    Ok(())
+}
+
+/// A deployment did not succeed there: `rearm` holds, as its agent has it, and will say itself when it connects.
+pub async fn failed(write: &mut Write, server: &ServerName, app: &App, at: UnixMs) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO server_apps (server, app, failed_epoch, failed_ms)
+         SELECT name, ?2, 0, ?3 FROM servers WHERE name = ?1
+         ON CONFLICT (server, app) DO UPDATE SET failed_epoch = epoch, failed_ms = max(ms, ?3)",
+    )
+    .bind(server.as_str())
+    .bind(app.as_str())
+    .bind(from_u64(at.0))
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
+/// One succeeded.
+pub async fn failed_no_more(write: &mut Write, server: &ServerName, app: &App) -> Result<(), StoreError> {
+    sqlx::query("UPDATE server_apps SET failed_epoch = NULL, failed_ms = NULL WHERE server = ? AND app = ?")
+        .bind(server.as_str())
+        .bind(app.as_str())
+        .execute(&mut **write)
+        .await?;
     Ok(())
 }

@@ -185,6 +185,7 @@ impl Fixture {
             app: "shop".parse().unwrap(),
             version: "2".parse().unwrap(),
             environment: "production".parse().unwrap(),
+            candidate: None,
             waves: waves.iter().map(|wave| (*wave).to_owned()).collect(),
             canary: None,
             selector: Selector::All,

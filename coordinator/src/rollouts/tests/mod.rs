@@ -3,6 +3,7 @@
 mod fixture;
 mod following;
 mod once;
+mod promote;
 mod restart;
 mod succession;
 mod verbs;

@@ -9,6 +9,7 @@ mod world;
 
 use std::{fs, path::Path};
 
+#[derive(Debug)]
 pub struct Target {
     pub name: &'static str,
     pub about: &'static str,

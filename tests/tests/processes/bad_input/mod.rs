@@ -7,6 +7,6 @@ mod output;
 mod packs;
 mod places;
 mod steps;
-mod support;
+pub(crate) mod support;
 mod tokens;
 mod trust;

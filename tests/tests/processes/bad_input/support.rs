@@ -9,13 +9,13 @@ use std::{
 use consign_tests::scene::{Agent, Ran};
 
 /// What a command said, for a message.
-pub(super) fn words(ran: &Ran) -> String {
+pub(crate) fn words(ran: &Ran) -> String {
     format!("exit code {}\n{}{}", ran.code, ran.stdout, ran.stderr)
 }
 
 /// A command ended with this code and said all of these.
 #[track_caller]
-pub(super) fn assert_says(ran: &Ran, code: i32, parts: &[&str]) {
+pub(crate) fn assert_says(ran: &Ran, code: i32, parts: &[&str]) {
     let words = words(ran);
     assert_eq!(ran.code, code, "{words}");
     for part in parts {
@@ -23,7 +23,7 @@ pub(super) fn assert_says(ran: &Ran, code: i32, parts: &[&str]) {
     }
 }
 
-pub(super) fn output_of(command: &mut Command) -> Ran {
+pub(crate) fn output_of(command: &mut Command) -> Ran {
     let output = command.output().unwrap();
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -33,7 +33,7 @@ pub(super) fn output_of(command: &mut Command) -> Ran {
 }
 
 /// The names in a directory; none where there is no directory.
-pub(super) fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -46,7 +46,7 @@ pub(super) fn names(directory: &Path) -> Vec<String> {
 /// `app` on this server is this version and nothing else: one release, which `current` names, and no pack or staged
 /// file beside it. With no version: nothing at all.
 #[track_caller]
-pub(super) fn assert_runs(agent: &Agent, version: Option<&str>) {
+pub(crate) fn assert_runs(agent: &Agent, version: Option<&str>) {
     let app = agent.apps().join("app");
     let releases = names(&app.join("releases"));
     match version {
@@ -64,7 +64,7 @@ pub(super) fn assert_runs(agent: &Agent, version: Option<&str>) {
     assert!(downloads.is_empty(), "{downloads:?}");
 }
 
-pub(super) fn flip_byte(path: &Path, at: usize) {
+pub(crate) fn flip_byte(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
     // In its place: the directory may be read by others meanwhile.
@@ -72,7 +72,7 @@ pub(super) fn flip_byte(path: &Path, at: usize) {
 }
 
 /// The most memory that a process has had so far, in KiB.
-pub(super) fn peak_kib(pid: u32) -> u64 {
+pub(crate) fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
@@ -109,7 +109,7 @@ impl Drop for SmallDisk {
 }
 
 /// The environment in which a process believes that it is two hours later (`+2h`) or earlier (`-2h`).
-pub(super) fn shifted(command: &mut Command, shift: &str) {
+pub(crate) fn shifted(command: &mut Command, shift: &str) {
     let library = fs::read_dir("/usr/lib")
         .unwrap()
         .map(|entry| entry.unwrap().path().join("faketime/libfaketimeMT.so.1"))
