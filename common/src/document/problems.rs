@@ -4,11 +4,14 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use miette::{Diagnostic, GraphicalReportHandler, NamedSource, SourceSpan};
 
-/// Every problem that was found, in the order of the file. As text, one line each: `consign.toml:12:5: message`.
+/// The problems that were found, at most [`PROBLEMS`], in the order of the file. As text, one line each: `consign.toml:12:5: message`.
 #[derive(Clone, Debug)]
 pub struct DocumentError {
     problems: Vec<Problem>,
 }
+
+/// More of them nobody reads, and each costs a walk through the file: what comes after is not kept.
+const PROBLEMS: usize = 100;
 
 /// One problem; as a miette diagnostic it shows the lines around its place.
 #[derive(Clone, Debug, Diagnostic, thiserror::Error)]
@@ -90,6 +93,9 @@ impl Problems {
 
     /// And what to do about it.
     pub fn add_with_help(&mut self, span: Range<usize>, message: impl Into<String>, help: Option<String>) {
+        if self.found.len() >= PROBLEMS {
+            return;
+        }
         let before = self.text.get(..span.start).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before.get(line_start..).map_or(0, |line| line.chars().count());

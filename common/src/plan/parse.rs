@@ -149,6 +149,8 @@ fn paths(fields: &mut Fields<'_, '_>, key: &'static str, problems: &mut Problems
     let Some(given) = fields.strings(key, problems) else { return Vec::new() };
     if given.value.len() > PATHS_MOST {
         problems.add(given.span, format!("`{key}` has more than {PATHS_MOST} paths"));
+        // Each is compared with all others.
+        return Vec::new();
     }
     let mut seen = BTreeSet::new();
     for path in &given.value {
@@ -165,6 +167,7 @@ fn links(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<String> {
     let Some(given) = fields.strings("links", problems) else { return Vec::new() };
     if given.value.len() > PATHS_MOST {
         problems.add(given.span, format!("`links` has more than {PATHS_MOST} globs"));
+        return Vec::new();
     }
     for link in &given.value {
         if !link.value.starts_with('/') || link.value.len() > 4096 || link.value.contains("..") {
@@ -180,6 +183,11 @@ fn links(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> Vec<String> {
 fn params(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<StepName, Param> {
     let mut params = BTreeMap::new();
     let Some(table) = fields.table("params", problems) else { return params };
+    // Before any of them is read: each may have a pattern, which is compiled.
+    if table.entries().count() > PARAMS_MOST {
+        problems.add(table.span(), format!("the plan has more than {PARAMS_MOST} parameters"));
+        return params;
+    }
     for (name, value) in table.entries() {
         let parsed: StepName = match name.value.parse() {
             Ok(parsed) => parsed,
@@ -211,9 +219,6 @@ fn params(fields: &mut Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<Step
         } else if let Err(why) = rules::variable(&variable.to_ascii_uppercase()) {
             problems.add(table.span(), format!("{}: {why}", variable.to_ascii_uppercase()));
         }
-    }
-    if params.len() > PARAMS_MOST {
-        problems.add(table.span(), format!("the plan has more than {PARAMS_MOST} parameters"));
     }
     params
 }

@@ -213,3 +213,21 @@ fn a_rendered_error_shows_the_line_and_no_control_character() {
     assert!(!error.to_string().contains('\u{1b}'), "{error}");
     assert!(shown.contains("?[31m"), "{shown}");
 }
+
+#[test]
+fn a_plan_with_thousands_of_mistakes_is_refused_with_a_few() {
+    let many = |item: &str| format!("[{}]", vec![item; 20_000].join(","));
+    let params: String =
+        (0..2000).map(|n| format!("[params.p{n}]\ntype = \"string\"\npattern = \"(\"\n")).collect();
+    for (text, message) in [
+        (with_top(&format!("shared = {}", many("\"a\""))), "more than 100 paths"),
+        (with_top(&format!("writable = {}", many("\"..\""))), "more than 100 paths"),
+        (with_top(&format!("links = {}", many("\"/a\""))), "more than 100 globs"),
+        (with_top(&params), "more than 100 parameters"),
+        (with_step(&format!("run = {}", many("1"))), "must be"),
+    ] {
+        let error = Plan::parse(&text, "consign.toml").unwrap_err();
+        assert!(error.problems().len() <= 100, "{message}: {}", error.problems().len());
+        assert!(error.to_string().contains(message), "{message}: {error}");
+    }
+}

@@ -113,7 +113,7 @@ impl Pipeline {
 
     /// Versions in the order in which rollouts of them were started, without ways back.
     fn rollouts(&self, environment: &str) -> Vec<String> {
-        let all = self.operator().json(&["rollout", "list", "--env", environment]);
+        let all = self.operator().json(&["rollout", "list", "--env", environment, "--limit", "100"]);
         let deploys = all.as_array().unwrap().iter().rev().filter(|rollout| rollout["kind"] == "deploy");
         deploys.map(|rollout| rollout["version"].as_str().unwrap().to_owned()).collect()
     }

@@ -40,12 +40,20 @@ pub(crate) fn check(text: &str) -> Result<(), InvalidCondition> {
     Ok(())
 }
 
-/// What the parser says of a text, in one line: it quotes line ends as they are.
+/// What the parser says of a text, in one short line: it quotes line ends as they are, and the text to its end.
 pub(crate) fn one_line(message: &str) -> String {
-    message
-        .chars()
-        .map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() })
-        .collect()
+    const CHARACTERS: usize = 300;
+    let mut line = String::new();
+    for c in message.chars().take(CHARACTERS) {
+        match c.is_control() {
+            true => line.extend(c.escape_debug()),
+            false => line.push(c),
+        }
+    }
+    if message.chars().nth(CHARACTERS).is_some() {
+        line.push_str("...");
+    }
+    line
 }
 
 /// A string on one line, with the plain escapes: nothing of CEL's raw, triple-quoted, byte and numeric forms.

@@ -240,7 +240,7 @@ fn what_an_earlier_step_may_change_cannot_be_foreseen() {
 }
 
 #[test]
-fn what_the_parser_says_is_one_line() {
+fn what_the_parser_says_is_one_short_line() {
     for text in ["|\r", "=\n", "1 \n\n"] {
         for problem in compile(text).expect_err(text) {
             assert!(!problem.message.contains(char::is_control), "{:?}", problem.message);

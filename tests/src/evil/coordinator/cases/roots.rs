@@ -17,7 +17,7 @@ use crate::evil::coordinator::{
 };
 
 pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
-    Attack::root("a33-gap", "does not follow", "version N + 2 without N + 1; the last version; version 0", |world| {
+    Attack::root("a33-gap", "does not follow", "version N + 2 without N + 1; the last version there can be", |world| {
         let version = world.root.version;
         [version + 2, u64::MAX]
             .map(|version| vec![signed(world, |root| root.version = version)])
@@ -40,7 +40,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         let next = with_root_key(world, "alice-next");
         vec![vec![world.authority.sign_root(&next, &["alice"])]]
     }),
-    Attack::root("a33-equal-or-lower", "does not follow", "another document of the version in force, and of one before, signed by the owner", |world| {
+    Attack::root("a33-equal-or-lower", "does not follow", "another document of the version in force, with an open gate, signed by the owner", |world| {
         let version = world.root.version;
         vec![vec![signed(world, |root| {
             root.version = version;
@@ -104,7 +104,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
             vec![signed(world, |root| root.root.keys.clear())],
         ]
     }),
-    Attack::root("a33-many", "", "two thousand envelopes of a stranger's; a chain that breaks in its middle, of which not one is taken that does not follow", |world| {
+    Attack::root("a33-many", "", "five hundred envelopes of a stranger's at once", |world| {
         let eves = world.authority.sign_root(&world.next_root(), &["eve"]);
         vec![vec![eves; 500]]
     }),
