@@ -88,16 +88,14 @@ pub enum DaemonError {
     Roots(#[from] RootsError),
     #[error(transparent)]
     ReceiptKey(#[from] receipts::key::ReceiptKeyError),
+    #[error(transparent)]
     Sealing(#[from] sealing::SealingFileError),
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error("cannot {what}")]
-    System {
-        what: &'static str,
-        source: io::Error,
-    },
+    System { what: &'static str, source: io::Error },
     #[error("deployments cannot go on in this process")]
     Manager(#[from] ManagerError),
     #[error(

@@ -87,8 +87,13 @@ impl Agents for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut incoming = request.into_inner();
         let (says, queue) = mpsc::channel(64);
-        let welcome =
-            Welcome { coordinator: self.0.id.clone(), now_ms: now().0, heartbeat_seconds: 10, protocol: 1 };
+        let welcome = Welcome {
+            coordinator: self.0.id.clone(),
+            now_ms: now().0,
+            heartbeat_seconds: 10,
+            protocol: 1,
+            audit: None,
+        };
         let message = |kind| Ok(CoordinatorMessage { kind: Some(kind) });
         drop(says.send(message(Kind::Welcome(welcome))).await);
         let line = self.0.clone();
