@@ -29,6 +29,7 @@ use super::{
     profile::{Home, Profile},
     signer::{self, KeyName, PassphraseArgs, SealedKeyFile, Signer},
     text::parse_span,
+    trust::{Approver, gate_text, with_approvers},
 };
 use crate::bundle::{Bundle, FirstOperator};
 
@@ -39,7 +40,8 @@ const ENROLMENT_PORT: u16 = 7444;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  consign init --app shop --env staging --env production --advertise deploy.example.com")]
+  consign init --app shop --env staging --env production --advertise deploy.example.com
+  consign init --app shop --env staging --env production --approver production=pat=pat_ed25519.pub")]
 pub(crate) struct InitArgs {
     /// An app that may be deployed; repeat it for more
     #[arg(long = "app", value_name = "APP", required = true)]
@@ -53,6 +55,9 @@ pub(crate) struct InitArgs {
     /// Who owns the trust root and is the first admin
     #[arg(long, value_name = "NAME", default_value = "owner")]
     owner: Owner,
+    /// Whose approval an environment asks for: a public key, also OpenSSH's; of several for one environment, one is enough
+    #[arg(long = "approver", value_name = "ENV=[OWNER=]FILE")]
+    approvers: Vec<Approver>,
     /// How long the trust root is valid
     #[arg(long, value_name = "SPAN", default_value = "365d", value_parser = parse_span)]
     expires: Duration,
@@ -79,6 +84,7 @@ struct Made {
     coordinator: String,
     ca_sha256: Sha256,
     trust_root_expires_ms: u64,
+    gates: BTreeMap<Environment, Gate>,
 }
 
 pub(super) fn run(args: &InitArgs, home: &Home, printer: &Printer) -> Result<()> {
@@ -139,6 +145,7 @@ fn make(args: &InitArgs, new: &Home, home: &Home) -> Result<Made> {
         Ca::generate(coordinator.as_str(), now).doing(|| "failed to make the coordinator's CA".into())?;
 
     let root = first_trust_root(args, now, [&owner, &publisher], coordinator.as_str(), ca.pin());
+    let root = with_approvers(root, &args.approvers)?;
     root.check().doing(|| "the trust root would not be valid".into())?;
     let envelope = signer::sign(root.payload_type(), root.to_payload(), [&owner])?.to_vec();
 
@@ -184,6 +191,7 @@ fn make(args: &InitArgs, new: &Home, home: &Home) -> Result<Made> {
         coordinator: coordinator.to_string(),
         ca_sha256: ca.pin(),
         trust_root_expires_ms: root.expires.0,
+        gates: root.environments,
     })
 }
 
@@ -265,7 +273,9 @@ fn text(made: &Made) -> String {
     } else {
         "Yours already; guard it as before."
     };
-    let Made { owner_key, publisher_key, trust_root, profile, bundle, .. } = made;
+    let Made { owner_key, publisher_key, trust_root, profile, bundle, gates, .. } = made;
+    let gates: String =
+        gates.iter().map(|(environment, gate)| format!("  {environment}: {}\n", gate_text(gate))).collect();
     format!(
         "made {home}
 
@@ -281,6 +291,8 @@ fn text(made: &Made) -> String {
   {profile}
       where the coordinator is and who you are to it. Stays here, with operator.pem.
 
+what runs where is decided by these signatures (consign trust set-gate changes that):
+{gates}
 next: consign serve --bundle {bundle}
 ",
         home = made.home.display(),

@@ -3,14 +3,19 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use clap::{CommandFactory, Parser};
-use consign_common::trust::{KeyFile, TrustRoot};
+use consign_common::{
+    name::{Environment, Owner},
+    trust::{KeyFile, Scheme, SigningKey, TrustRoot},
+};
 
 use super::{
     args::{Cli, Command},
     failure::Exit,
     init,
+    key::PublicKeyFile,
     print::{Format, Printer},
     profile::Home,
+    trust::gate_text,
 };
 use crate::bundle::Bundle;
 
@@ -79,6 +84,7 @@ fn misuse_is_exit_code_2() {
         "consign server token --name web-1 --env staging --ttl 1",
         "consign operator add grace --role root",
         "consign init --env staging",
+        "consign init --app shop --env staging --approver staging",
         "consign trust update --publisher ci.pub",
         "consign status --output yaml",
     ] {
@@ -89,8 +95,12 @@ fn misuse_is_exit_code_2() {
 }
 
 fn init_into(dir: &Path) -> Result<(), super::failure::Failure> {
-    let cli =
-        parse("consign init --app shop --app blog --env staging --owner ada --advertise deploy.example");
+    init_with(dir, "")
+}
+
+fn init_with(dir: &Path, more: &str) -> Result<(), super::failure::Failure> {
+    let line = "consign init --app shop --app blog --env staging --owner ada --advertise deploy.example";
+    let cli = parse(&format!("{line}{more}"));
     let Command::Init(args) = cli.unwrap().command else { panic!("not init") };
     init::run(&args, &Home::at(dir.to_owned()), &Printer::new(Format::Json))
 }
@@ -125,6 +135,42 @@ fn init_makes_a_home_whose_parts_fit() {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
     assert_eq!(mode(home.root()), 0o700);
+}
+
+#[test]
+fn init_gates_an_environment_by_those_who_approve_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (pat, sam) = (dir.path().join("pat.pub"), dir.path().join("sam.pub"));
+    for (name, file) in [("pat", &pat), ("sam", &sam)] {
+        let key = SigningKey::generate().unwrap();
+        let public = PublicKeyFile::new(name.parse().unwrap(), Scheme::Ed25519, &key.public());
+        fs::write(file, consign_common::json::to_vec(&public)).unwrap();
+    }
+    let approvers = |environment: &str| {
+        let of = |file: &Path| format!(" --approver {environment}={}", file.display());
+        of(&pat) + &of(&sam)
+    };
+    let home = Home::at(dir.path().join("home"));
+    init_with(home.root(), &format!(" --env production{}", approvers("production"))).unwrap();
+    let (_, root) = home.trust_root().unwrap();
+    let gate = |name: &str| gate_text(&root.environments[&name.parse::<Environment>().unwrap()]);
+    assert_eq!(gate("staging"), "publisher-only");
+    assert_eq!(
+        gate("production"),
+        "approval by 1 of production-approvers; whoever published counts for none of it"
+    );
+    let role = &root.roles[&"production-approvers".parse::<Owner>().unwrap()];
+    assert_eq!((role.keys.len(), role.threshold), (2, 1));
+    let owners: Vec<&str> = role.keys.iter().map(|id| root.keys[id].owner.as_str()).collect();
+    assert_eq!(owners, ["pat", "sam"]);
+    assert!(root.apps.values().all(|app| app.publishers.threshold == 1), "and all else is as without");
+
+    let other = dir.path().join("other");
+    let failure = init_with(&other, &approvers("production")).unwrap_err();
+    assert!(failure.what.contains("there is no --env production"), "{failure}");
+    fs::write(&sam, "ssh-rsa AAAA sam").unwrap();
+    assert!(init_with(&other, &approvers("staging")).is_err());
+    assert!(!other.exists() && fs::read_dir(dir.path()).unwrap().count() == 3, "nothing is left half-done");
 }
 
 #[test]

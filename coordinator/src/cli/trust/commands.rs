@@ -189,9 +189,7 @@ async fn rotate(
 }
 
 fn named(name: &PublicKeyName, owner: Option<&Owner>) -> Result<NamedKey> {
-    let file = PublicKeyFile::find(name, owner)?;
-    let key = file.key().doing(|| "public key".into())?;
-    Ok(NamedKey { owner: file.owner, scheme: file.scheme, key })
+    NamedKey::of(PublicKeyFile::find(name, owner)?)
 }
 
 /// The earliest publication of a version, as its publisher signed it: the coordinator's word for it is not enough.

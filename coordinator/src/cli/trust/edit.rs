@@ -82,7 +82,7 @@ pub(super) fn next(root: &TrustRoot, edits: Vec<Edit>, now: UnixMs) -> Result<Tr
     Ok(next)
 }
 
-fn apply(root: &mut TrustRoot, edit: Edit) -> Result<()> {
+pub(super) fn apply(root: &mut TrustRoot, edit: Edit) -> Result<()> {
     match edit {
         Edit::AddApp { app, publisher } => add_app(root, app, publisher),
         Edit::AddEnvironment(environment) => {

@@ -8,6 +8,7 @@
 //! | [`edit`], [`role`], [`rule`] | changes of a trust root, the names of roles, the rules of gates |
 //! | [`difference`], [`show`] | what changes, and what is, in words |
 //! | [`readers`] | which agents can read what |
+//! | [`first`] | the gates that `consign init` makes |
 //! | [`expiry`] | its end: said before, and after |
 
 mod args;
@@ -17,6 +18,7 @@ mod difference;
 mod draft;
 mod edit;
 mod expiry;
+mod first;
 mod readers;
 mod role;
 mod rule;
@@ -27,3 +29,5 @@ pub(super) use args::TrustCommand;
 pub(super) use commands::{newest, run};
 pub(super) use difference::owners;
 pub(super) use expiry::{Validity, warn};
+pub(super) use first::{Approver, with_approvers};
+pub(super) use rule::gate_text;

@@ -8,7 +8,10 @@ use consign_common::{
     trust::{PublicKey, RoleKeys, Scheme, TrustRoot},
 };
 
-use crate::cli::failure::{Failure, Result};
+use crate::cli::{
+    failure::{Doing as _, Failure, Result},
+    key::PublicKeyFile,
+};
 
 /// A public key with its owner and scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,13 @@ pub(super) struct NamedKey {
     pub(super) owner: Owner,
     pub(super) scheme: Scheme,
     pub(super) key: PublicKey,
+}
+
+impl NamedKey {
+    pub(super) fn of(file: PublicKeyFile) -> Result<Self> {
+        let key = file.key().doing(|| "public key".into())?;
+        Ok(Self { owner: file.owner, scheme: file.scheme, key })
+    }
 }
 
 /// `root`, `publisher of shop`, `config of shop`, `enrolment`, or a role that gates name.

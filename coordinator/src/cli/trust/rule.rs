@@ -70,7 +70,7 @@ pub(super) fn rule_text(rule: &GateRule) -> String {
 }
 
 /// What an environment requires, in one line.
-pub(super) fn gate_text(gate: &Gate) -> String {
+pub(in crate::cli) fn gate_text(gate: &Gate) -> String {
     let all = |rules: &[GateRule]| rules.iter().map(rule_text).collect::<Vec<_>>().join(", ");
     match gate {
         Gate::PublisherOnly {} => "publisher-only".to_owned(),
