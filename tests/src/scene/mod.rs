@@ -12,7 +12,7 @@ pub use artifact::{Notes, write_tree};
 pub use coordinator::Coordinator;
 pub use health::Health;
 pub use operator::{Operator, Ran};
-pub use production::{LONG, Production, SLOW};
+pub use production::{LONG, Production, SLOW, prepare_server, serves};
 
 use std::path::PathBuf;
 

@@ -32,6 +32,26 @@ pub struct Production {
     directory: tempfile::TempDir,
 }
 
+/// What the app needs on a fresh server, and the files that an administrator brings there.
+pub fn prepare_server(host: &Host) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    host.copy(&deploy, "/root/deploy");
+    host.copy(&binary("consign-agent"), "/root/deploy/consign-agent");
+    host.exec("useradd --system notes && install -d -o notes -g notes /srv/notes/shared/data");
+    fs::write(host.path("/etc/systemd/system/notes.service"), include_str!("../../payload/notes.service"))
+        .unwrap();
+    // As a service is on a server that may lose its power: it comes back with what is current.
+    host.exec("systemctl enable notes.service");
+}
+
+/// What answers on the server's own port.
+pub fn serves(host: &Host) -> String {
+    until("the app answers", LONG, || {
+        let output = host.try_exec("curl -s -f http://127.0.0.1:8080/healthz");
+        if output.code == 0 { Ok(output.stdout) } else { Err(output) }
+    })
+}
+
 impl Production {
     pub fn boot(names: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -51,20 +71,9 @@ impl Production {
 
     /// What an administrator does on a fresh server.
     fn install(&self, host: &Host) {
-        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
-        host.copy(&deploy, "/root/deploy");
-        host.copy(&binary("consign-agent"), "/root/deploy/consign-agent");
+        prepare_server(host);
         let first = host.exec("/root/deploy/install-agent.sh");
-        assert!(first.contains("consign-agent enroll"), "{first}");
-
-        host.exec("useradd --system notes && install -d -o notes -g notes /srv/notes/shared/data");
-        fs::write(
-            host.path("/etc/systemd/system/notes.service"),
-            include_str!("../../payload/notes.service"),
-        )
-        .unwrap();
-        // As a service is on a server that may lose its power: it comes back with what is current.
-        host.exec("systemctl enable notes.service");
+        assert!(first.contains("--enroll TOKEN"), "{first}");
 
         let token = self.operator.ok(&["server", "token", "--name", host.name(), "--env", "production"]);
         host.exec(&format!(
@@ -142,12 +151,8 @@ impl Production {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// What answers on the server's own port.
     pub fn serves(&self, host: &Host) -> String {
-        until("the app answers", LONG, || {
-            let output = host.try_exec("curl -s -f http://127.0.0.1:8080/healthz");
-            if output.code == 0 { Ok(output.stdout) } else { Err(output) }
-        })
+        serves(host)
     }
 
     /// Waits until the slow step of this version has begun.

@@ -7,5 +7,8 @@ mod cases;
 mod confirm;
 mod faults;
 mod install;
+mod nothing;
 mod once;
+mod pipeline;
 mod story;
+mod team;

@@ -249,7 +249,7 @@ fn a_candidate_begins_after_its_veto_period_unless_somebody_says_no() {
 
 /// T10: with automatic promotion on, an operator rolls back.
 #[test]
-fn what_was_rolled_back_is_not_promoted_again_until_the_hold_is_lifted() {
+fn t10_what_was_rolled_back_is_not_promoted_again_until_the_hold_is_lifted() {
     let mut pipeline = Pipeline::start("[environment.production]\ndeploy = \"on-publish\"\n");
     for version in ["1.0.0", "1.1.0"] {
         pipeline.publish(version);
