@@ -298,3 +298,31 @@ fn message(row: &SqliteRow) -> Result<Message, StoreError> {
 fn cut(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StateDir, Store};
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_what_is_lost_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StateDir::open(dir.path()).unwrap()).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let full = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
+                    INSERT INTO webhook_messages (webhook, id, event, body, created_ms, state)
+                    SELECT 'chat', 'm' || i, 'test', '{}', 0, 'waiting' FROM n";
+        sqlx::query(full).execute(&mut *write).await.unwrap();
+        let event = Event { kind: EventKind::Test, at: UnixMs(1), about: Told::default() };
+        for _ in 0..3 {
+            emit_to(&mut write, "chat", &event).await.unwrap();
+        }
+        emit_to(&mut write, "other", &event).await.unwrap();
+        write.commit().await.unwrap();
+        let chat = standing(store.read(), "chat").await.unwrap();
+        assert_eq!((chat.waiting, chat.lost), (10_000, 2));
+        let oldest = next(store.read(), "chat").await.unwrap().unwrap();
+        assert_eq!(oldest.id, "m3", "the oldest went");
+        assert_eq!(standing(store.read(), "other").await.unwrap().lost, 0);
+    }
+}
