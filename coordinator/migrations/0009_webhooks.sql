@@ -1,4 +1,4 @@
--- What other programs are told of rollouts. Times are Unix milliseconds.
+-- What other programs are told of rollouts and candidates. Times are Unix milliseconds.
 
 -- As the file of the running coordinator has them: what happens is kept for those that ask for it.
 CREATE TABLE webhooks (
@@ -25,3 +25,12 @@ CREATE TABLE webhook_messages (
     ended_ms   INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX webhook_messages_waiting ON webhook_messages (webhook, number) WHERE state = 'waiting';
+
+-- Messages that a webhook never got, because it was away for too long: counted, since they themselves go.
+CREATE TABLE webhook_losses (
+    webhook TEXT    PRIMARY KEY,
+    lost    INTEGER NOT NULL
+) STRICT;
+
+-- What it was last said that a candidate waits for: said once, also over a restart. '': nothing was said.
+ALTER TABLE candidates ADD COLUMN told TEXT NOT NULL DEFAULT '';

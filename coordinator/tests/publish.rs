@@ -10,7 +10,12 @@ use common::{
     packed::{begin, now, pack, statement, upload},
     start,
 };
-use consign_common::{digest::Sha256, limits::ArtifactLimits, time::SystemClock, trust::SigningKey};
+use consign_common::{
+    digest::Sha256,
+    limits::ArtifactLimits,
+    time::{SystemClock, UnixMs},
+    trust::SigningKey,
+};
 use consign_coordinator::{
     fleet::{AppReport, Registry},
     repository::Repository,
@@ -127,7 +132,7 @@ async fn retention_keeps_the_newest_and_what_a_server_runs() {
     let store = Arc::new(Store::open(StateDir::open(&state).unwrap()).await.unwrap());
     let registry = Registry::new(Arc::clone(&store));
     let good = AppReport { good: digests.first().copied(), ..AppReport::default() };
-    registry.set_app(&"web-1".parse().unwrap(), &"shop".parse().unwrap(), &good).await.unwrap();
+    registry.set_app(&"web-1".parse().unwrap(), &"shop".parse().unwrap(), &good, UnixMs(1)).await.unwrap();
     let roots = Arc::new(TrustRoots::load(Arc::clone(&store), Arc::new(SystemClock)).await.unwrap());
     let repository =
         Repository::new(Arc::clone(&store), roots, ArtifactLimits::default(), Arc::new(SystemClock));

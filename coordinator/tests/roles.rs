@@ -117,7 +117,7 @@ async fn ci_of_an_app_publishes_attests_and_rolls_out_that_app_and_no_other() {
         assert_eq!(token(&world, "x", role, &["shop"]).await.unwrap_err().code(), Code::InvalidArgument);
     }
     // What was refused stands in the log, with its name.
-    let mut log = shop
+    let mut log = any
         .read_audit(ReadAuditRequest { who: "ci-blog".into(), ..Default::default() })
         .await
         .unwrap()
@@ -131,6 +131,109 @@ async fn ci_of_an_app_publishes_attests_and_rolls_out_that_app_and_no_other() {
     }
     let expected = ["artifact publish", "artifact publish", "statement put", "rollout start"];
     assert_eq!(codes, expected.map(|what| (what.to_owned(), "not-your-app".to_owned())));
+    world.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ci_of_an_app_reads_nothing_of_another_one() {
+    let world = two_apps().await;
+    let (mut shop, mut blog) =
+        (ci(&world, "ci-shop", &["shop"]).await, ci(&world, "ci-blog", &["blog"]).await);
+    let (digest, _) = common::agent::publish(&world, "1.0").await;
+    let mut server = Server::new(&world, "web-1", &[]).await;
+    let id = world.admin().await.start_rollout(rollout("1.0")).await.unwrap().into_inner().id;
+    server.order().await;
+    let refused = |status: Status| {
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().starts_with("not-your-app"), "{status}");
+    };
+    let digest = digest.to_string();
+
+    let artifact = v1::ShowArtifactRequest { digest: digest.clone(), ..Default::default() };
+    refused(blog.show_artifact(artifact.clone()).await.unwrap_err());
+    shop.show_artifact(artifact).await.unwrap();
+    let what = Some(v1::fetch_request::What::Manifest(digest.clone()));
+    refused(blog.fetch_artifact(v1::FetchRequest { what, offset: 0 }).await.unwrap_err());
+    let pack = v1::PackPair { from: String::new(), to: digest.clone() };
+    let what = Some(v1::fetch_request::What::Pack(pack));
+    refused(blog.fetch_artifact(v1::FetchRequest { what, offset: 0 }).await.unwrap_err());
+    let statements = v1::ListStatementsRequest { digest: digest.clone() };
+    refused(blog.list_statements(statements.clone()).await.unwrap_err());
+    shop.list_statements(statements).await.unwrap();
+    let plan = v1::PlanRolloutRequest {
+        app: "shop".into(),
+        version: "1.0".into(),
+        environment: "staging".into(),
+        ..Default::default()
+    };
+    refused(blog.plan_rollout(plan.clone()).await.unwrap_err());
+    refused(blog.check_rollout(plan).await.unwrap_err());
+    let config = v1::ShowConfigRequest { app: "shop".into(), environment: "staging".into(), sequence: 0 };
+    refused(blog.show_config(config.clone()).await.unwrap_err());
+    shop.show_config(config).await.unwrap();
+
+    refused(blog.show_rollout(v1::ShowRolloutRequest { rollout: id.clone() }).await.unwrap_err());
+    refused(blog.show_history(v1::ShowHistoryRequest { rollout: id.clone() }).await.unwrap_err());
+    refused(blog.show_timeline(v1::ShowTimelineRequest { rollout: id.clone() }).await.unwrap_err());
+    let follow = v1::FollowRolloutRequest { rollout: id.clone(), cursor: 0, logs: true };
+    refused(blog.follow_rollout(follow.clone()).await.err().unwrap());
+    shop.follow_rollout(follow).await.unwrap();
+    let logs = v1::ReadLogsRequest { rollout: id.clone(), ..Default::default() };
+    refused(blog.read_logs(logs).await.err().unwrap());
+    for request in [
+        v1::ListReceiptsRequest::default(),
+        v1::ListReceiptsRequest { digest, ..Default::default() },
+        v1::ListReceiptsRequest { rollout: id, ..Default::default() },
+    ] {
+        refused(blog.list_receipts(request).await.err().unwrap());
+    }
+    refused(blog.read_audit(ReadAuditRequest::default()).await.err().unwrap());
+    refused(
+        blog.read_audit(ReadAuditRequest { app: "shop".into(), ..Default::default() }).await.err().unwrap(),
+    );
+    shop.read_audit(ReadAuditRequest { app: "shop".into(), ..Default::default() }).await.unwrap();
+
+    let artifacts = |client: &mut OperatorsClient<Channel>| {
+        let mut client = client.clone();
+        async move {
+            client
+                .list_artifacts(v1::ListArtifactsRequest::default())
+                .await
+                .unwrap()
+                .into_inner()
+                .artifacts
+                .len()
+        }
+    };
+    assert_eq!((artifacts(&mut shop).await, artifacts(&mut blog).await), (1, 0));
+    let rollouts = |client: &mut OperatorsClient<Channel>| {
+        let mut client = client.clone();
+        async move {
+            client
+                .list_rollouts(v1::ListRolloutsRequest::default())
+                .await
+                .unwrap()
+                .into_inner()
+                .rollouts
+                .len()
+        }
+    };
+    assert_eq!((rollouts(&mut shop).await, rollouts(&mut blog).await), (1, 0));
+    let listed =
+        blog.list_candidates(v1::ListCandidatesRequest { settled: true, ..Default::default() }).await;
+    assert!(listed.unwrap().into_inner().candidates.is_empty());
+
+    // What is a person's is nobody's of CI, whatever its apps are.
+    let veto = v1::VetoCandidateRequest {
+        app: "shop".into(),
+        version: "1.0".into(),
+        environment: "staging".into(),
+        reason: "x".into(),
+    };
+    assert_eq!(shop.veto_candidate(veto).await.unwrap_err().code(), Code::PermissionDenied);
+    let hold =
+        v1::HoldEnvironmentRequest { app: "shop".into(), environment: "staging".into(), reason: "x".into() };
+    assert_eq!(shop.hold_environment(hold).await.unwrap_err().code(), Code::PermissionDenied);
     world.coordinator.stop().await;
 }
 

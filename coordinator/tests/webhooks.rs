@@ -180,9 +180,17 @@ environments = ["production"]
     assert_eq!((&body["data"]["app"], &body["data"]["kind"]), (&"shop".into(), &"deploy".into()), "{body}");
 
     // Somebody else was told of nothing, and nobody learns more of an address than its host.
-    let listed = listed(&world).await;
+    // The other side has it a moment before that is durable here.
+    let until = Instant::now() + Duration::from_secs(20);
+    let shown = loop {
+        let shown = listed(&world).await;
+        if shown[0].waiting == 0 || Instant::now() > until {
+            break shown;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     let brief: Vec<_> =
-        listed.iter().map(|one| (one.name.as_str(), one.host.as_str(), one.delivered)).collect();
+        shown.iter().map(|one| (one.name.as_str(), one.host.as_str(), one.delivered)).collect();
     assert_eq!(brief, [("all", "127.0.0.1", 2), ("other", "127.0.0.1", 0)]);
     assert!(staging.got.lock().unwrap().is_empty());
 
@@ -227,6 +235,112 @@ async fn a_message_waits_over_a_restart_is_given_up_after_a_day_and_can_be_tried
     local.retry_webhook(WebhookRequest { name: "chat".into() }).await.unwrap();
     assert_eq!(receiver.wait_for(1).await[0].event(), "test");
     world.coordinator.stop().await;
+}
+
+/// What waits for the only webhook, once its last try has come to something.
+async fn tried(world: &World) -> v1::Webhook {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let webhook = listed(world).await.remove(0);
+        if !webhook.error.is_empty() || webhook.delivered > 0 {
+            return webhook;
+        }
+        assert!(Instant::now() < until, "{webhook:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Receiver::start(0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, to) = (listener.local_addr().unwrap(), elsewhere.address);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            read(&stream);
+            let head = format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{to}/\r\n");
+            drop(write!(stream, "{head}content-length: 0\r\nconnection: close\r\n\r\n"));
+        }
+    });
+    let world = world(&format!(
+        "[[webhook]]\nname = \"chat\"\nurl = \"http://{address}/\"\nsecret_file = \"hook.secret\"\n"
+    ))
+    .await;
+    world.local().await.test_webhook(WebhookRequest { name: "chat".into() }).await.unwrap();
+    assert_eq!(tried(&world).await.error, "it answered 307");
+    assert!(elsewhere.got.lock().unwrap().is_empty());
+    world.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_secret_is_exchanged_both_sign() {
+    let receiver = Receiver::start(0);
+    let (owner, dir) = (Owner::new(), tempfile::tempdir().unwrap());
+    let (old, clock) = (dir.path().join("old.secret"), Arc::new(TestClock::default()));
+    fs::write(&old, "the one that was there before\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = format!(
+        "[[webhook]]\nname = \"chat\"\nurl = \"http://{}/\"\nsecret_file = \"hook.secret\"\nold_secret_file = \"old.secret\"\n",
+        receiver.address
+    );
+    let coordinator = common::start(&options(&owner, dir.path(), &file), &clock).await.unwrap();
+    let world = World { owner, clock, coordinator, dir };
+    world.local().await.test_webhook(WebhookRequest { name: "chat".into() }).await.unwrap();
+    let got = receiver.wait_for(1).await.remove(0);
+    let signed = format!("{}.{}.{}", got.headers["webhook-id"], got.headers["webhook-timestamp"], got.body);
+    let tags: Vec<Vec<u8>> = got.headers["webhook-signature"]
+        .split(' ')
+        .map(|one| STANDARD.decode(one.strip_prefix("v1,").unwrap()).unwrap())
+        .collect();
+    for (secret, tag) in [SECRET, "the one that was there before"].iter().zip(&tags) {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        hmac::verify(&key, signed.as_bytes(), tag).unwrap();
+    }
+    assert_eq!(tags.len(), 2);
+    world.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_believed_where_it_is_named() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut tls = rustls::StreamOwned::new(connection, stream);
+            let mut request = [0; 65_536];
+            // Whoever does not believe the certificate ends the handshake.
+            if tls.read(&mut request).is_ok() {
+                let answer = "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                drop(tls.write_all(answer.as_bytes()));
+            }
+        }
+    });
+    for (line, delivered) in [("", 0), ("ca_file = \"ca.pem\"\n", 1)] {
+        let (owner, dir) = (Owner::new(), tempfile::tempdir().unwrap());
+        fs::write(dir.path().join("ca.pem"), cert.pem()).unwrap();
+        let file = format!(
+            "[[webhook]]\nname = \"chat\"\nurl = \"https://{address}/\"\nsecret_file = \"hook.secret\"\n{line}"
+        );
+        let clock = Arc::new(TestClock::default());
+        let coordinator = common::start(&options(&owner, dir.path(), &file), &clock).await.unwrap();
+        let world = World { owner, clock, coordinator, dir };
+        world.local().await.test_webhook(WebhookRequest { name: "chat".into() }).await.unwrap();
+        let webhook = tried(&world).await;
+        assert_eq!(webhook.delivered, delivered, "{webhook:?}");
+        assert!(delivered == 1 || webhook.error.contains("certificate"), "{webhook:?}");
+        world.coordinator.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

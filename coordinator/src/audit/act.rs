@@ -8,7 +8,9 @@ use std::{
 use consign_common::{
     audit::{About, Outcome, Who},
     digest::Sha256,
+    limits::ENVELOPE_BYTES,
     time::UnixMs,
+    trust::{Envelope, RoleKeys, TrustRoot},
 };
 
 use crate::grpc::{Caller, Peer};
@@ -86,6 +88,18 @@ impl Act {
         self.outcome = Outcome::Refused { code: cut(code, 64), message: cut(message, REASON) };
         self
     }
+}
+
+/// Whose keys signed what was handed in, of those that the trust root knows: owners with the beginnings of their keys.
+pub fn note_signers(envelope: &[u8], root: &TrustRoot) {
+    let Ok(parsed) = Envelope::parse(envelope, ENVELOPE_BYTES) else { return };
+    let everybody = RoleKeys { keys: root.keys.keys().copied().collect(), threshold: 1 };
+    let signers = parsed.signers(&everybody, &root.keys);
+    let names: Vec<String> =
+        signers.iter().map(|(key, known)| format!("{} {}", known.owner, key.id().short())).collect();
+    note(|act| {
+        act.by(Sha256::of(envelope)).about(About::Key, names.join(", "));
+    });
 }
 
 fn from(peer: Option<&Peer>) -> String {

@@ -20,6 +20,6 @@ mod refusals;
 pub mod store;
 pub mod verbs;
 
-pub use act::{Act, acting, aside, note};
+pub use act::{Act, acting, aside, note, note_signers};
 pub use refusals::Refusals;
-pub use store::{Filter, carry, head, own, record};
+pub use store::{Filter, Rearm, carry, head, own, rearm, record};

@@ -2,8 +2,9 @@
 
 use consign_common::{
     audit::{About, Who},
+    deployment::DeploymentOutcome,
     digest::Sha256,
-    name::{Environment, ServerName},
+    name::{Environment, Id, ServerName},
     time::UnixMs,
     trust::{Endorsed, Receipt, ReceiptKey, Refusal},
 };
@@ -106,6 +107,18 @@ pub async fn keys<'e>(db: impl SqliteExecutor<'e>, server: &ServerName) -> Resul
     Ok(rows)
 }
 
+/// The statements by which somebody vouched for the server.
+pub async fn accepted<'e>(
+    db: impl SqliteExecutor<'e>,
+    server: &ServerName,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let rows = sqlx::query_scalar("SELECT envelope FROM acceptances WHERE server = ?")
+        .bind(server.as_str())
+        .fetch_all(db)
+        .await?;
+    Ok(rows)
+}
+
 /// Keeps a receipt; the log names it, so that it cannot disappear unseen. Durable when this returns.
 pub async fn put(
     db: &Store,
@@ -136,11 +149,29 @@ pub async fn put(
             .about(About::Artifact, receipt.manifest)
             .about(About::Rollout, &receipt.rollout)
             .about(About::Deployment, &receipt.deployment)
+            .because(&ending(&receipt.result))
             .by(Sha256::of(envelope));
         store::record(&mut write, act).await?;
         write.commit().await?;
     }
     Ok(receipt)
+}
+
+/// How the deployment ended, in one line: also that the server went back by itself.
+fn ending(result: &DeploymentOutcome) -> String {
+    match result {
+        DeploymentOutcome::Succeeded { tolerated } if tolerated.is_empty() => "succeeded".to_owned(),
+        DeploymentOutcome::Succeeded { tolerated } => {
+            format!("succeeded; failed and tolerated: {}", tolerated.join(", "))
+        }
+        DeploymentOutcome::NoOp => "nothing to do".to_owned(),
+        DeploymentOutcome::Failed { because } => format!("failed: {because}"),
+        DeploymentOutcome::Returned { because } => format!("returned by itself: {because}"),
+        DeploymentOutcome::Stopped { because } => format!("stopped: {because}"),
+        DeploymentOutcome::Unknown { step, because } => format!("step {step} is unknown: {because}"),
+        DeploymentOutcome::Cancelled { because } => format!("cancelled: {because}"),
+        DeploymentOutcome::Refused { code, message } => format!("refused: {code}: {message}"),
+    }
 }
 
 async fn insert(
@@ -172,17 +203,19 @@ pub async fn list<'e>(
     db: impl SqliteExecutor<'e>,
     artifact: Option<Sha256>,
     environment: Option<&Environment>,
+    rollout: Option<&Id>,
     after: i64,
     limit: u32,
 ) -> Result<Vec<(i64, Stored)>, StoreError> {
     let rows = sqlx::query(
         "SELECT rowid, * FROM receipts WHERE rowid > ?1 AND (?2 IS NULL OR artifact = ?2)
-           AND (?3 IS NULL OR environment = ?3) ORDER BY rowid LIMIT ?4",
+           AND (?3 IS NULL OR environment = ?3) AND (?5 IS NULL OR rollout = ?5) ORDER BY rowid LIMIT ?4",
     )
     .bind(after)
     .bind(artifact.map(|digest| digest.to_string()))
     .bind(environment.map(Environment::as_str))
     .bind(limit)
+    .bind(rollout.map(Id::as_str))
     .fetch_all(db)
     .await?;
     let stored = |row: &SqliteRow| {

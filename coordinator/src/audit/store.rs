@@ -1,11 +1,11 @@
 //! The log in the database: written at its end, read from its beginning.
 
 use consign_common::{
-    audit::{AUDIT_FORMAT, About, Entry, Head},
+    audit::{AUDIT_FORMAT, About, Entry, Head, Who},
     crash,
     digest::Sha256,
     json,
-    name::{App, Environment, Id},
+    name::{App, Environment, Id, ServerName},
     time::UnixMs,
 };
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
@@ -87,6 +87,45 @@ pub async fn own(
         act.about(about, text);
     }
     act.because(because);
+    record(write, act).await?;
+    Ok(())
+}
+
+/// How it stands with the `rearm` rules of an app on a server, against before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rearm {
+    Begins,
+    Ends,
+    AsBefore,
+}
+
+impl Rearm {
+    pub fn between(before: bool, after: bool) -> Self {
+        match (before, after) {
+            (false, true) => Self::Begins,
+            (true, false) => Self::Ends,
+            (false, false) | (true, true) => Self::AsBefore,
+        }
+    }
+}
+
+/// A server's gate is re-armed, or is not any more: each change stands in the log once.
+pub async fn rearm(
+    write: &mut Write,
+    server: &ServerName,
+    app: &App,
+    change: Rearm,
+    at: UnixMs,
+) -> Result<(), StoreError> {
+    let (what, because) = match change {
+        Rearm::Begins => ("gate re-arm", "its last deployment failed or was returned"),
+        Rearm::Ends => ("gate disarm", "a deployment succeeded since"),
+        Rearm::AsBefore => return Ok(()),
+    };
+    let mut act = Act::by_itself(what, at);
+    act.who = Who { identity: format!("server {server}"), role: "agent".to_owned() };
+    act.from = "session".to_owned();
+    act.about(About::Server, server).about(About::App, app).because(because);
     record(write, act).await?;
     Ok(())
 }

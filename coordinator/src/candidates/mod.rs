@@ -4,6 +4,7 @@
 
 mod row;
 mod store;
+pub mod tell;
 
 pub use row::{CandidateRow, Settled, Standing};
 pub use store::{

@@ -28,6 +28,8 @@ pub struct CandidateRow {
     pub rollout: Option<Id>,
     /// Why it was not let through when it was to begin, last.
     pub refused: Option<String>,
+    /// What others were last told that it waits for. Empty: nothing.
+    pub told: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use consign_common::{
 };
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
-use super::{CandidateRow, Settled, Standing};
+use super::{CandidateRow, Settled, Standing, tell};
 use crate::{
     environments::{self, Deploy},
     store::{
@@ -255,6 +255,13 @@ async fn settle(write: &mut Write, number: i64, settling: Settling<'_>) -> Resul
     .bind(number)
     .execute(&mut **write)
     .await?;
+    if done.rows_affected() > 0 {
+        let row = sqlx::query("SELECT * FROM candidates WHERE number = ?")
+            .bind(number)
+            .fetch_one(&mut **write)
+            .await?;
+        tell::settled(write, &self::row(&row)?, settled).await?;
+    }
     Ok(done.rows_affected())
 }
 
@@ -310,5 +317,6 @@ fn row(row: &SqliteRow) -> Result<CandidateRow, StoreError> {
         settled: (standing != Standing::Waiting).then_some(settled),
         rollout: parse_opt(row.try_get("rollout")?)?,
         refused: Some(refused).filter(|why| !why.is_empty()),
+        told: row.try_get("told")?,
     })
 }

@@ -1,11 +1,13 @@
 //! Servers' keys, and who vouches for them.
 
 use consign_common::{
+    audit::About,
     name::{Environment, ServerName},
-    trust::{Refusal, claimed_server, open_enrolled},
+    trust::{ENROLLED, Refusal, claimed_server, open_enrolled},
 };
 
 use super::{ConfigError, Configs, ServerKeys, store};
+use crate::audit;
 
 impl Configs {
     /// By name; also servers without a key.
@@ -18,7 +20,15 @@ impl Configs {
     /// Keeps who vouched for a server, if it is for the keys that it has now.
     pub async fn accept(&self, envelope: &[u8], by: &str) -> Result<ServerKeys, ConfigError> {
         let server = claimed_server(envelope)?;
-        let vouched = open_enrolled(envelope, &self.trust_roots.newest())?;
+        let root = self.trust_roots.newest();
+        audit::note_signers(envelope, &root);
+        audit::note(|act| {
+            act.about(About::Server, &server).about(About::Predicate, ENROLLED);
+        });
+        let vouched = open_enrolled(envelope, &root)?;
+        audit::note(|act| {
+            act.about(About::Environment, &vouched.enrolled.environment);
+        });
         let mut write = self.store.write().await?;
         let keys = self.keys_of(&mut write, &server).await?;
         let unknown = |environment: &Environment| ConfigError::ServerUnknown {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use consign_common::{
+    audit::About,
     digest::Sha256,
     limits::{ENVELOPE_BYTES, SEALED_BYTES, SEALED_SECRET_BYTES},
     name::{App, Environment, ServerName, StepName},
-    trust::{Config, ConfigValue, Refusal, open_config},
+    trust::{CONFIG, Config, ConfigValue, Refusal, open_config},
 };
 
 use super::{Configs, SealedTo, Version, store};
-use crate::store::StoreError;
+use crate::{audit, store::StoreError};
 
 /// Secrets in one message; more come in another one with the same config.
 const SEALED: usize = 20_000;
@@ -79,7 +80,12 @@ impl Configs {
             )));
         }
         let root = self.trust_roots.newest();
+        audit::note_signers(&envelope, &root);
         let config = open_config(&envelope, &root)?;
+        audit::note(|act| {
+            act.about(About::App, &config.app).about(About::Environment, &config.environment);
+            act.about(About::Predicate, CONFIG).about(About::Settings, format!("config {}", config.sequence));
+        });
         if !root.environments.contains_key(&config.environment) {
             return Err(Refusal::EnvironmentUnknown { environment: config.environment }.into());
         }

@@ -11,9 +11,12 @@ use consign_common::{
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{AppReport, Enablement, Greeting, JournalMark, Report, Server, quarantine};
-use crate::store::{
-    Store, StoreError, Write,
-    column::{from_u64, parse, parse_opt, to_u64},
+use crate::{
+    audit::{self, Rearm},
+    store::{
+        Store, StoreError, Write,
+        column::{from_u64, parse, parse_opt, to_u64},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -141,12 +144,16 @@ impl Registry {
         .bind(serde_json::Value::from(report.document_types.clone()).to_string())
         .execute(&mut *write)
         .await?;
+        let armed = armed(&mut write, name).await?;
         sqlx::query("DELETE FROM server_apps WHERE server = ?")
             .bind(name.as_str())
             .execute(&mut *write)
             .await?;
         for (app, report) in apps {
+            let before = armed.get(app.as_str()).copied().unwrap_or(None);
             put_app(&mut write, name, app, report).await?;
+            let change = Rearm::between(before.is_some(), report.failed.is_some());
+            audit::rearm(&mut write, name, app, change, now).await?;
         }
         write.commit().await?;
         Ok(greeting)
@@ -158,9 +165,13 @@ impl Registry {
         name: &ServerName,
         app: &App,
         report: &AppReport,
+        now: UnixMs,
     ) -> Result<(), RegistryError> {
         let mut write = self.store.write().await?;
+        let before = armed(&mut write, name).await?.get(app.as_str()).copied().unwrap_or(None);
         put_app(&mut write, name, app, report).await?;
+        let change = Rearm::between(before.is_some(), report.failed.is_some());
+        audit::rearm(&mut write, name, app, change, now).await?;
         write.commit().await?;
         Ok(())
     }
@@ -266,6 +277,18 @@ impl Registry {
 
 pub(super) fn unknown(name: &ServerName) -> RegistryError {
     RegistryError::Unknown { name: name.clone() }
+}
+
+/// By app: since when its gate is re-armed on the server.
+async fn armed(
+    write: &mut Write,
+    server: &ServerName,
+) -> Result<BTreeMap<String, Option<OrderingNumber>>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM server_apps WHERE server = ?")
+        .bind(server.as_str())
+        .fetch_all(&mut **write)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("app")?, app_report(row)?.failed))).collect()
 }
 
 async fn put_app(
@@ -435,7 +458,12 @@ mod tests {
         registry.set_enablement(&name, &disabled).await.unwrap();
         assert_eq!(registry.get(&name).await.unwrap().enablement, disabled);
         registry
-            .set_app(&name, &"shop".parse().unwrap(), &AppReport { term: 9, ..AppReport::default() })
+            .set_app(
+                &name,
+                &"shop".parse().unwrap(),
+                &AppReport { term: 9, ..AppReport::default() },
+                UnixMs(70),
+            )
             .await
             .unwrap();
         enrol(&store, "web-1", 2).await;

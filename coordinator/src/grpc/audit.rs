@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use consign_common::{
     audit::Head,
     digest::Sha256,
-    name::{Environment, ServerName},
+    name::{Environment, Id, ServerName},
     time::UnixMs,
 };
 use consign_proto::v1;
@@ -25,6 +25,8 @@ use crate::{
 /// Entries, or receipts, that are read from the database at once.
 const BATCH: u32 = 200;
 const AHEAD: usize = 64;
+
+type Envelopes = Vec<Vec<u8>>;
 
 pub(super) fn read(
     store: Arc<Store>,
@@ -99,9 +101,12 @@ pub(super) fn receipts(
 ) -> Result<Answers<v1::StoredReceipt>, Status> {
     let artifact: Option<Sha256> = optional(&request.digest)?;
     let environment: Option<Environment> = optional(&request.environment)?;
+    let rollout: Option<Id> = optional(&request.rollout)?;
     let (to, receipts) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        if let Err(error) = send_receipts(&store, artifact, environment.as_ref(), &to).await {
+        if let Err(error) =
+            send_receipts(&store, (artifact, environment.as_ref(), rollout.as_ref()), &to).await
+        {
             drop(to.send(Err(Status::from(error))).await);
         }
     });
@@ -110,28 +115,29 @@ pub(super) fn receipts(
 
 async fn send_receipts(
     store: &Store,
-    artifact: Option<Sha256>,
-    environment: Option<&Environment>,
+    (artifact, environment, rollout): (Option<Sha256>, Option<&Environment>, Option<&Id>),
     to: &mpsc::Sender<Result<v1::StoredReceipt, Status>>,
 ) -> Result<(), StoreError> {
-    let mut keys: BTreeMap<ServerName, Vec<Vec<u8>>> = BTreeMap::new();
+    // Of each server: the endorsements of its keys, and who vouched for it.
+    let mut keys: BTreeMap<ServerName, (Envelopes, Envelopes)> = BTreeMap::new();
     let mut after = 0;
     loop {
-        let batch = receipts::list(store.read(), artifact, environment, after, BATCH).await?;
+        let batch = receipts::list(store.read(), artifact, environment, rollout, after, BATCH).await?;
         let is_last = batch.len() < BATCH as usize;
         for (place, stored) in batch {
             after = place;
             if !keys.contains_key(&stored.server) {
                 let of_server = receipts::keys(store.read(), &stored.server).await?;
-                keys.insert(stored.server.clone(), of_server);
+                let accepted = receipts::accepted(store.read(), &stored.server).await?;
+                keys.insert(stored.server.clone(), (of_server, accepted));
             }
-            let of_server = keys.get(&stored.server).cloned().unwrap_or_default();
+            let (of_server, accepted) = keys.get(&stored.server).cloned().unwrap_or_default();
             let receipt = v1::StoredReceipt {
                 server: stored.server.to_string(),
                 envelope: stored.envelope.into(),
                 received_ms: stored.received.0,
                 keys: of_server.into_iter().map(Into::into).collect(),
-                accepted: Vec::new(),
+                accepted: accepted.into_iter().map(Into::into).collect(),
             };
             if to.send(Ok(receipt)).await.is_err() {
                 return Ok(());

@@ -1,6 +1,9 @@
 //! What operators ask of candidates.
 
-use consign_common::name::{App, Environment, Version};
+use consign_common::{
+    audit::About,
+    name::{App, Environment, Version},
+};
 use consign_proto::v1;
 use tonic::Status;
 
@@ -10,6 +13,7 @@ use super::{
     environments::hold,
 };
 use crate::{
+    audit,
     candidates::{self, Query, Which},
     pipeline::Verdict,
     rollouts::Waiting,
@@ -43,6 +47,11 @@ impl EnvironmentService {
         let version: Version = request.version.parse().map_err(invalid)?;
         let environment: Environment = request.environment.parse().map_err(invalid)?;
         let (why, by) = (reason(&request.reason)?, caller.identity.to_string());
+        audit::note(|act| {
+            act.about(About::App, &app).about(About::Version, &version);
+            act.about(About::Environment, &environment).because(&why);
+        });
+        caller.check_app(&app)?;
         let row = self.controller.veto((&app, &environment, &version), &why, &by).await?;
         // Something older may have waited for its turn.
         self.controller.reconsider();
@@ -56,6 +65,11 @@ impl EnvironmentService {
     ) -> Result<v1::Hold, Status> {
         let app: App = request.app.parse().map_err(invalid)?;
         let environment: Environment = request.environment.parse().map_err(invalid)?;
+        let (why, by) = (reason(&request.reason)?, caller.identity.to_string());
+        audit::note(|act| {
+            act.about(About::App, &app).about(About::Environment, &environment).because(&why);
+        });
+        caller.check_app(&app)?;
         let root = self.trust_roots.newest();
         if !root.environments.contains_key(&environment) {
             return Err(super::environments::unknown_environment(&environment));
@@ -65,7 +79,6 @@ impl EnvironmentService {
                 "app-unknown: the trust root does not name {app}"
             )));
         }
-        let (why, by) = (reason(&request.reason)?, caller.identity.to_string());
         Ok(hold(&self.controller.hold(&app, &environment, &why, &by).await?))
     }
 }

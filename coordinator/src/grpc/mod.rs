@@ -19,6 +19,7 @@ mod environments;
 mod half_open;
 pub mod listener;
 mod operators;
+mod own_apps;
 pub mod roles;
 mod rollout_view;
 mod rollouts;

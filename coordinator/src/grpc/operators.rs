@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     AllowList, Answers, Apps, Caller, ConfigService, EnvironmentService, Role, Rollouts, WebhookService,
     answer::invalid,
-    audit, statements,
+    audit, own_apps, statements,
     transfer::{self, Chunks},
     view::{self, Presence},
 };
@@ -143,12 +143,15 @@ impl Operators for OperatorService {
     ) -> Answer<v1::ListArtifactsResponse> {
         let app = optional(&request.get_ref().app)?;
         let servers = self.registry.list().await?;
-        let artifacts = self.repository.list(app.as_ref()).await?;
+        let mut artifacts = self.repository.list(app.as_ref()).await?;
+        let caller = caller(&request)?;
+        artifacts.retain(|artifact| caller.apps.has(&artifact.app));
         let artifacts = artifacts.into_iter().map(|artifact| view::artifact(artifact, &servers)).collect();
         Ok(Response::new(v1::ListArtifactsResponse { artifacts }))
     }
 
     async fn show_artifact(&self, request: Request<v1::ShowArtifactRequest>) -> Answer<v1::Artifact> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
         let wanted = match optional(&request.digest)? {
             Some(digest) => Wanted::Digest(digest),
@@ -159,6 +162,7 @@ impl Operators for OperatorService {
             },
         };
         let artifact = self.repository.find(&wanted).await?;
+        caller.check_app(&artifact.app)?;
         let digest = artifact.digest;
         let mut shown = view::artifact(artifact, &self.registry.list().await?);
         let statements = self.repository.statements(digest).await?;
@@ -174,6 +178,7 @@ impl Operators for OperatorService {
     type FetchArtifactStream = Chunks;
 
     async fn fetch_artifact(&self, request: Request<v1::FetchRequest>) -> Answer<Chunks> {
+        own_apps::check_fetch(&caller(&request)?, &self.repository, request.get_ref()).await?;
         Ok(Response::new(transfer::fetch(&self.repository, request.into_inner()).await?))
     }
 
@@ -350,6 +355,7 @@ impl Operators for OperatorService {
     }
 
     async fn plan_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
+        own_apps::check_name(&caller(&request)?, &request.get_ref().app)?;
         self.rollouts.plan(request.into_inner()).await.map(Response::new)
     }
 
@@ -394,10 +400,12 @@ impl Operators for OperatorService {
     }
 
     async fn show_history(&self, request: Request<v1::ShowHistoryRequest>) -> Answer<v1::History> {
+        own_apps::check_rollout(&caller(&request)?, &*self.rollouts, &request.get_ref().rollout).await?;
         self.rollouts.history(request.into_inner()).await.map(Response::new)
     }
 
     async fn show_timeline(&self, request: Request<v1::ShowTimelineRequest>) -> Answer<v1::Timeline> {
+        own_apps::check_rollout(&caller(&request)?, &*self.rollouts, &request.get_ref().rollout).await?;
         self.rollouts.timeline(request.into_inner()).await.map(Response::new)
     }
 
@@ -446,12 +454,14 @@ impl Operators for OperatorService {
         request: Request<v1::ListStatementsRequest>,
     ) -> Answer<v1::ListStatementsResponse> {
         let digest = request.get_ref().digest.parse().map_err(invalid)?;
+        own_apps::check_artifact(&caller(&request)?, &self.repository, digest).await?;
         statements::list(&self.repository, &self.trust_roots.newest(), digest).await.map(Response::new)
     }
 
     type ReadAuditStream = Answers<v1::AuditEntry>;
 
     async fn read_audit(&self, request: Request<v1::ReadAuditRequest>) -> Answer<Answers<v1::AuditEntry>> {
+        own_apps::check_name(&caller(&request)?, &request.get_ref().app)?;
         audit::read(Arc::clone(&self.store), request.into_inner()).map(Response::new)
     }
 
@@ -487,10 +497,13 @@ impl Operators for OperatorService {
         &self,
         request: Request<v1::ListReceiptsRequest>,
     ) -> Answer<Answers<v1::StoredReceipt>> {
+        own_apps::check_receipts(&caller(&request)?, &self.repository, &*self.rollouts, request.get_ref())
+            .await?;
         audit::receipts(Arc::clone(&self.store), request.get_ref()).map(Response::new)
     }
 
     async fn check_rollout(&self, request: Request<v1::PlanRolloutRequest>) -> Answer<v1::Plan> {
+        own_apps::check_name(&caller(&request)?, &request.get_ref().app)?;
         self.rollouts.check(request.into_inner()).await.map(Response::new)
     }
 
@@ -498,7 +511,10 @@ impl Operators for OperatorService {
         &self,
         request: Request<v1::ListCandidatesRequest>,
     ) -> Answer<v1::ListCandidatesResponse> {
-        self.environments.list_candidates(request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        let mut listed = self.environments.list_candidates(request.into_inner()).await?;
+        listed.candidates.retain(|candidate| own_apps::is_own(&caller, &candidate.app));
+        Ok(Response::new(listed))
     }
 
     async fn veto_candidate(&self, request: Request<v1::VetoCandidateRequest>) -> Answer<v1::Candidate> {
@@ -515,10 +531,14 @@ impl Operators for OperatorService {
         &self,
         request: Request<v1::ListRolloutsRequest>,
     ) -> Answer<v1::ListRolloutsResponse> {
-        self.rollouts.list(request.into_inner()).await.map(Response::new)
+        let caller = caller(&request)?;
+        let mut listed = self.rollouts.list(request.into_inner()).await?;
+        listed.rollouts.retain(|rollout| own_apps::is_own(&caller, &rollout.app));
+        Ok(Response::new(listed))
     }
 
     async fn show_rollout(&self, request: Request<v1::ShowRolloutRequest>) -> Answer<v1::Rollout> {
+        own_apps::check_rollout(&caller(&request)?, &*self.rollouts, &request.get_ref().rollout).await?;
         self.rollouts.show(request.into_inner()).await.map(Response::new)
     }
 
@@ -528,12 +548,14 @@ impl Operators for OperatorService {
         &self,
         request: Request<v1::FollowRolloutRequest>,
     ) -> Answer<Answers<v1::FollowEvent>> {
+        own_apps::check_rollout(&caller(&request)?, &*self.rollouts, &request.get_ref().rollout).await?;
         self.rollouts.follow(request.into_inner()).await.map(Response::new)
     }
 
     type ReadLogsStream = Answers<v1::LogPart>;
 
     async fn read_logs(&self, request: Request<v1::ReadLogsRequest>) -> Answer<Answers<v1::LogPart>> {
+        own_apps::check_rollout(&caller(&request)?, &*self.rollouts, &request.get_ref().rollout).await?;
         self.rollouts.read_logs(request.into_inner()).await.map(Response::new)
     }
 
@@ -554,6 +576,7 @@ impl Operators for OperatorService {
     }
 
     async fn show_config(&self, request: Request<v1::ShowConfigRequest>) -> Answer<v1::ShowConfigResponse> {
+        own_apps::check_name(&caller(&request)?, &request.get_ref().app)?;
         self.config.show(request.into_inner()).await.map(Response::new)
     }
 

@@ -99,6 +99,7 @@ impl WebhookService {
             waiting: standing.waiting,
             delivered: standing.delivered,
             given_up: standing.given_up,
+            lost: standing.lost,
             error: standing.error,
             next_ms: standing.next.0,
             delivered_ms: standing.delivered_last.0,

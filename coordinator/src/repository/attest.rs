@@ -74,6 +74,7 @@ impl Repository {
                 act.about(About::Rollout, &decision.rollout).about(About::Step, &decision.step);
             }
         });
+        audit::note_signers(&envelope, &root);
         if !bringer.apps.has(&artifact.app) {
             return Err(RepositoryError::NotYourApp { app: artifact.app });
         }

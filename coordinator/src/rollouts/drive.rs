@@ -71,7 +71,7 @@ impl Controller {
         if let AgentEvent::Ended { result } = event {
             match Rearming::of(&order_of(&rollout), result) {
                 Rearming::On => store::failed(write, &row.server, &rollout.app, at).await?,
-                Rearming::Off => store::failed_no_more(write, &row.server, &rollout.app).await?,
+                Rearming::Off => store::failed_no_more(write, &row.server, &rollout.app, at).await?,
                 Rearming::Unchanged => {}
             }
         }

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use consign_common::{
+    audit::About,
     digest::Sha256,
     json,
     limits::ArtifactLimits,
@@ -30,7 +31,8 @@ use super::{
     succession::is_active,
 };
 use crate::{
-    candidates::{self, CandidateRow, PIPELINE, Query, Settled, Standing},
+    audit::{self, Act},
+    candidates::{self, CandidateRow, PIPELINE, Query, Settled, Standing, tell},
     config,
     environments::{self, Deploy, Noted, Settings},
     pipeline::{self, Candidate, GateState, OrderedBy, Origin, Rules, Situation, Started, Verdict},
@@ -121,6 +123,7 @@ impl Controller {
             let settings = environments::store::find(self.store.read(), environment).await?.settings;
             let look = self.look_at(app, environment, &settings, &rows).await?;
             self.settle_superseded(&look).await?;
+            self.tell(&look, &mut rows).await?;
             let begins = look.verdicts.iter().find(|(_, verdict)| **verdict == Verdict::Start);
             let begins = begins.and_then(|(number, _)| rows.iter().find(|row| row.number == *number));
             let Some(row) = begins else {
@@ -191,6 +194,28 @@ impl Controller {
         for (number, because) in superseded {
             let settled = Settled { at: self.clock.now(), by: String::new(), because };
             candidates::supersede(&mut write, number, &settled).await?;
+        }
+        Ok(write.commit().await?)
+    }
+
+    /// What each waits for, where that is another thing than was told before.
+    async fn tell(&self, look: &Look, rows: &mut [CandidateRow]) -> Result<(), NotStarted> {
+        let mut news = Vec::new();
+        for row in rows {
+            if let Some(Verdict::Waits(wait)) = look.verdicts.get(&row.number) {
+                let subject = tell::subject(wait);
+                if row.told != subject {
+                    row.told = subject;
+                    news.push((&*row, wait));
+                }
+            }
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        let mut write = self.store.write().await?;
+        for (row, wait) in news {
+            tell::waits(&mut write, row, wait, self.clock.now()).await?;
         }
         Ok(write.commit().await?)
     }
@@ -456,7 +481,11 @@ impl Controller {
             // What is asked for after a hold begins all the same; so it comes a moment before.
             at: UnixMs(row.asked.0.saturating_sub(1)),
         };
-        Ok(store::put_hold(write, &hold).await?)
+        store::put_hold(write, &hold).await?;
+        let mut act = Act::by_itself("env hold", row.asked);
+        act.about(About::App, &hold.app).about(About::Environment, &hold.environment).because(&hold.because);
+        audit::record(write, act).await?;
+        Ok(())
     }
 }
 

@@ -147,6 +147,9 @@ impl Controller {
         self.settle_candidates(&mut write, &row, chosen.as_ref()).await?;
         row.term = store::raise_term(&mut write, &row.app, &row.environment).await?;
         add(&mut write, &row).await?;
+        if chosen.is_some() {
+            audit::own(&mut write, &row.id, "rollout start", &row.reason, row.asked).await?;
+        }
         if let Some(in_force) = &in_force {
             in_force.pin(&mut write, &row.id).await?;
         }

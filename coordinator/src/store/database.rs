@@ -171,6 +171,33 @@ mod tests {
         assert!(error.to_string().contains("newer version of consign"), "{error}");
     }
 
+    /// Steps came out of the order of their numbers: there are databases with 8, 10 and 11 and without 7 and 9.
+    #[tokio::test]
+    async fn a_database_with_later_steps_gets_the_earlier_ones_that_it_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = StateDir::open(dir.path()).unwrap().database();
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let migrations =
+            MIGRATIONS.migrations.iter().filter(|step| !matches!(step.version, 7 | 9)).cloned().collect();
+        let before = Migrator::with_migrations(migrations);
+        before.run(&pool).await.unwrap();
+        let candidate = "INSERT INTO candidates (app, environment, version, platform, digest, epoch, ms, since_ms, green_in, \
+                         source, standing) VALUES ('shop', 'staging', '1', '', 'd', 1, 1, 1, '', '', 'waiting')";
+        sqlx::query(candidate).execute(&pool).await.unwrap();
+        pool.close().await;
+        for _ in 0..2 {
+            let store = open(&dir).await.unwrap();
+            let query = "SELECT (SELECT count(*) FROM audit) + (SELECT count(*) FROM webhooks)";
+            let (rows,): (i64,) = sqlx::query_as(query).fetch_one(store.read()).await.unwrap();
+            assert_eq!(rows, 0);
+            let (told,): (String,) =
+                sqlx::query_as("SELECT told FROM candidates").fetch_one(store.read()).await.unwrap();
+            assert_eq!(told, "");
+            store.close().await;
+        }
+    }
+
     #[tokio::test]
     async fn after_a_full_disk_it_writes_again() {
         let dir = tempfile::tempdir().unwrap();

@@ -15,11 +15,13 @@ use consign_common::{
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
+use ureq::tls::{PemItem, parse_pem};
 
 use super::{EventKind, Secret};
 
 const FILE_BYTES: usize = 64 << 10;
 const SECRET_BYTES: u64 = 4 << 10;
+const CA_BYTES: u64 = 1 << 20;
 const WEBHOOKS: usize = 50;
 const URL_BYTES: usize = 2000;
 
@@ -29,7 +31,10 @@ pub struct Webhook {
     /// As in a command: `consign webhook test NAME`.
     pub name: String,
     pub url: String,
-    pub secret: Secret,
+    /// One, or while it is exchanged the new one and the old one: each message is signed with all.
+    pub secrets: Vec<Secret>,
+    /// PEM: whose certificates are believed, instead of those whom the machine believes.
+    pub authorities: Option<Vec<u8>>,
     pub wanted: Wanted,
 }
 
@@ -66,10 +71,35 @@ pub fn read(path: &Path) -> Result<Vec<Webhook>, WebhookError> {
     let written = parse(&text, &path.display().to_string())?;
     let base = path.parent().unwrap_or(Path::new("."));
     let webhook = |written: Written| {
-        let secret = secret(&base.join(&written.secret_file))?;
-        Ok(Webhook { name: written.name, url: written.url, secret, wanted: written.wanted })
+        let mut secrets = vec![secret(&base.join(&written.secret_file))?];
+        if let Some(old) = &written.old_secret_file {
+            secrets.push(secret(&base.join(old))?);
+        }
+        let authorities = written.ca_file.as_ref().map(|file| authorities(&base.join(file))).transpose()?;
+        Ok(Webhook { name: written.name, url: written.url, secrets, authorities, wanted: written.wanted })
     };
     written.into_iter().map(webhook).collect()
+}
+
+/// At least one certificate, and nothing that is none.
+fn authorities(path: &Path) -> Result<Vec<u8>, WebhookError> {
+    let file = fs::File::open(path).map_err(|source| WebhookError::Io { path: path.to_owned(), source })?;
+    let mut pem = Vec::new();
+    file.take(CA_BYTES)
+        .read_to_end(&mut pem)
+        .map_err(|source| WebhookError::Io { path: path.to_owned(), source })?;
+    let (mut certificates, mut others) = (0, 0);
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(_)) => certificates += 1,
+            Ok(_) | Err(_) => others += 1,
+        }
+    }
+    if certificates == 0 || others > 0 {
+        let why = "it does not hold certificates in PEM, and nothing else".to_owned();
+        return Err(WebhookError::Secret { path: path.to_owned(), why });
+    }
+    Ok(pem)
 }
 
 /// Nobody but its owner, and his group perhaps, may read it.
@@ -92,6 +122,9 @@ pub struct Written {
     pub name: String,
     pub url: String,
     pub secret_file: PathBuf,
+    /// Of the secret before, while receivers change to the new one.
+    pub old_secret_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
     pub wanted: Wanted,
 }
 
@@ -152,6 +185,8 @@ fn webhook(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Writte
     let name = required("name", problems);
     let url = required("url", problems);
     let secret_file = required("secret_file", problems);
+    let old_secret_file = fields.string("old_secret_file", problems).map(|file| file.value.into());
+    let ca_file = fields.string("ca_file", problems).map(|file| file.value.into());
     let wanted = Wanted {
         events: names(&mut fields, "events", problems, |text| text.parse::<EventKind>().map(|_| ())),
         apps: names(&mut fields, "apps", problems, check::<App>),
@@ -165,7 +200,8 @@ fn webhook(mut fields: Fields<'_, '_>, problems: &mut Problems) -> Option<Writte
     if let Err(why) = check_url(&url.value) {
         problems.add(url.span, why);
     }
-    Some(Written { name: name.value, url: url.value, secret_file: secret_file.value.into(), wanted })
+    let (name, url, secret_file) = (name.value, url.value, secret_file.value.into());
+    Some(Written { name, url, secret_file, old_secret_file, ca_file, wanted })
 }
 
 fn names(

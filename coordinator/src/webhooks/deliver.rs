@@ -67,7 +67,7 @@ pub struct Deliverer {
 impl Deliverer {
     /// Until the future is dropped.
     pub async fn run(self) {
-        let agent = Arc::new(client(self.pace.request));
+        let agent = Arc::new(client(self.pace.request, self.webhook.authorities.as_deref()));
         let mut changes = self.feed.subscribe();
         let mut look = time::interval(self.pace.look);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,7 +118,7 @@ impl Deliverer {
 
     async fn send(&self, agent: &Arc<ureq::Agent>, message: Message) -> Result<(), String> {
         let timestamp = self.clock.now().0 / 1000;
-        let signature = signature(&self.webhook.secret, &message.id, timestamp, &message.body);
+        let signature = signature(&self.webhook.secrets, &message.id, timestamp, &message.body);
         let (agent, url) = (Arc::clone(agent), self.webhook.url.clone());
         let sending = tokio::task::spawn_blocking(move || {
             let sent = agent
@@ -141,11 +141,11 @@ impl Deliverer {
 }
 
 /// No redirect is followed: what is signed for one place does not go to another.
-fn client(request: Duration) -> ureq::Agent {
+fn client(request: Duration, own: Option<&[u8]>) -> ureq::Agent {
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(authorities())
+        .root_certs(own.map_or_else(machines, authorities))
         .build();
     ureq::Agent::config_builder()
         .timeout_global(Some(request))
@@ -158,10 +158,13 @@ fn client(request: Duration) -> ureq::Agent {
 }
 
 /// Whom this machine trusts to certify others.
-fn authorities() -> RootCerts {
+fn machines() -> RootCerts {
     let read = |path: &str| std::fs::read(Path::new(path)).ok();
-    let bundle = AUTHORITIES.into_iter().find_map(read).unwrap_or_default();
-    let certificates = parse_pem(&bundle).filter_map(|item| match item {
+    authorities(&AUTHORITIES.into_iter().find_map(read).unwrap_or_default())
+}
+
+fn authorities(pem: &[u8]) -> RootCerts {
+    let certificates = parse_pem(pem).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         Ok(_) | Err(_) => None,
     });

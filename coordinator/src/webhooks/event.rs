@@ -9,6 +9,9 @@ use consign_common::{
 };
 use serde::Serialize;
 
+/// Characters of a reason.
+const BECAUSE: usize = 1000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {
     RolloutStarted,
@@ -16,6 +19,13 @@ pub enum EventKind {
     RolloutEnded,
     /// A candidate waits for signatures.
     GateWaiting,
+    /// A candidate begins by itself unless somebody says no in time.
+    VetoWaiting,
+    CandidateStarted,
+    /// It was to begin, and was not let through.
+    CandidateRefused,
+    CandidateSuperseded,
+    CandidateVetoed,
     HoldPlaced,
     HoldLifted,
     /// Somebody asked for it: `consign webhook test`.
@@ -23,11 +33,16 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::RolloutStarted,
         Self::RolloutPaused,
         Self::RolloutEnded,
         Self::GateWaiting,
+        Self::VetoWaiting,
+        Self::CandidateStarted,
+        Self::CandidateRefused,
+        Self::CandidateSuperseded,
+        Self::CandidateVetoed,
         Self::HoldPlaced,
         Self::HoldLifted,
         Self::Test,
@@ -39,6 +54,11 @@ impl EventKind {
             Self::RolloutPaused => "rollout.paused",
             Self::RolloutEnded => "rollout.ended",
             Self::GateWaiting => "gate.waiting",
+            Self::VetoWaiting => "veto.waiting",
+            Self::CandidateStarted => "candidate.started",
+            Self::CandidateRefused => "candidate.refused",
+            Self::CandidateSuperseded => "candidate.superseded",
+            Self::CandidateVetoed => "candidate.vetoed",
             Self::HoldPlaced => "hold.placed",
             Self::HoldLifted => "hold.lifted",
             Self::Test => "test",
@@ -89,6 +109,9 @@ pub struct Told {
     pub by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// Until when it waits, in Unix milliseconds, where it goes on by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -102,7 +125,10 @@ struct Body<'a> {
 impl Event {
     pub(super) fn body(&self) -> String {
         let timestamp = self.at.to_string();
-        let body = Body { r#type: self.kind.as_str(), timestamp, data: &self.about };
+        // A refusal may be long; who is told reads the beginning, and the command line has the rest.
+        let because = self.about.because.as_ref().map(|because| because.chars().take(BECAUSE).collect());
+        let data = Told { because, ..self.about.clone() };
+        let body = Body { r#type: self.kind.as_str(), timestamp, data: &data };
         String::from_utf8(consign_common::json::to_vec(&body)).unwrap_or_default()
     }
 }
@@ -126,6 +152,7 @@ mod tests {
                 state: Some("succeeded".into()),
                 by: Some("ada".into()),
                 because: Some("all servers run it".into()),
+                until_ms: None,
             },
         };
         insta::assert_snapshot!(event.body(), @r#"{"type":"rollout.ended","timestamp":"2026-01-01T00:00:00Z","data":{"app":"shop","environment":"production","version":"1.4.0","artifact":"62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a","rollout":"02020202020202020202020202020202","kind":"deploy","state":"succeeded","by":"ada","because":"all servers run it"}}"#);

@@ -37,10 +37,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Of `id.timestamp.body`; the timestamp in seconds, of the try.
-pub fn signature(secret: &Secret, id: &str, timestamp: u64, body: &str) -> String {
-    let tag = hmac::sign(&secret.0, format!("{id}.{timestamp}.{body}").as_bytes());
-    format!("v1,{}", STANDARD.encode(tag.as_ref()))
+/// Of `id.timestamp.body`, one for each secret; the timestamp in seconds, of the try.
+pub fn signature(secrets: &[Secret], id: &str, timestamp: u64, body: &str) -> String {
+    let signed = format!("{id}.{timestamp}.{body}");
+    let one = |secret: &Secret| {
+        format!("v1,{}", STANDARD.encode(hmac::sign(&secret.0, signed.as_bytes()).as_ref()))
+    };
+    secrets.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -52,7 +55,7 @@ mod tests {
         // The example of the specification's libraries.
         let secret = Secret::parse(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
         let signed =
-            signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+            signature(&[secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 

@@ -5,12 +5,15 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{Event, EventKind, Told, Webhook, config::Wanted};
-use crate::store::{
-    StoreError, Write,
-    column::{from_u64, parse_opt, to_u64},
+use crate::{
+    candidates::PIPELINE,
+    store::{
+        StoreError, Write,
+        column::{from_u64, parse_opt, to_u64},
+    },
 };
 
-/// Messages that wait for one webhook. Beyond it the oldest are given up: somebody who is away for so long asks.
+/// Messages that wait for one webhook. Beyond it the oldest are lost, and counted: somebody who is away for so long asks.
 const WAITING: i64 = 10_000;
 /// Messages that are kept when they are done with, of each webhook.
 const KEPT: i64 = 200;
@@ -35,6 +38,8 @@ pub struct Standing {
     pub waiting: u64,
     pub delivered: u64,
     pub given_up: u64,
+    /// Ever.
+    pub lost: u64,
     /// Of the oldest that waits: what its last try came to.
     pub error: String,
     pub next: UnixMs,
@@ -92,17 +97,27 @@ async fn put(write: &mut Write, webhook: &str, event: &Event) -> Result<(), Stor
     .bind(from_u64(event.at.0))
     .execute(&mut **write)
     .await?;
-    sqlx::query(
-        "UPDATE webhook_messages SET state = 'given-up', error = 'too many wait', ended_ms = ?3
-         WHERE webhook = ?1 AND state = 'waiting' AND number <= (
+    let lost = sqlx::query(
+        "DELETE FROM webhook_messages WHERE webhook = ?1 AND state = 'waiting' AND number <= (
              SELECT number FROM webhook_messages WHERE webhook = ?1 AND state = 'waiting'
              ORDER BY number DESC LIMIT 1 OFFSET ?2)",
     )
     .bind(webhook)
     .bind(WAITING)
-    .bind(from_u64(event.at.0))
     .execute(&mut **write)
-    .await?;
+    .await?
+    .rows_affected();
+    if lost > 0 {
+        sqlx::query(
+            "INSERT INTO webhook_losses (webhook, lost) VALUES (?1, ?2)
+             ON CONFLICT (webhook) DO UPDATE SET lost = lost + ?2",
+        )
+        .bind(webhook)
+        .bind(from_u64(lost))
+        .execute(&mut **write)
+        .await?;
+        tracing::warn!(webhook, lost, "too many messages wait: the oldest are lost");
+    }
     Ok(())
 }
 
@@ -139,6 +154,7 @@ pub async fn of_rollout(
     .await?;
     let Some(row) = row else { return Ok(()) };
     let by: String = row.try_get("started_by")?;
+    let by = Some(by).filter(|by| !by.is_empty() && by != PIPELINE);
     let state = if kind == EventKind::RolloutStarted { "running" } else { what };
     let about = Told {
         app: parse_opt(row.try_get("app")?)?,
@@ -148,8 +164,9 @@ pub async fn of_rollout(
         rollout: Some(rollout.clone()),
         kind: row.try_get::<Option<String>, _>("kind")?.map(|kind| kind.to_lowercase()),
         state: Some(state.to_owned()),
-        by: Some(by).filter(|by| !by.is_empty()),
+        by,
         because: Some(because.to_owned()).filter(|because| !because.is_empty()),
+        until_ms: None,
     };
     emit(write, Event { kind, at, about }).await
 }
@@ -246,6 +263,10 @@ pub async fn standing<'e>(db: impl SqliteExecutor<'e> + Copy, webhook: &str) -> 
     .bind(webhook)
     .fetch_optional(db)
     .await?;
+    let lost = sqlx::query_scalar::<_, i64>("SELECT lost FROM webhook_losses WHERE webhook = ?")
+        .bind(webhook)
+        .fetch_optional(db)
+        .await?;
     let count = |column| -> Result<u64, StoreError> { Ok(to_u64(row.try_get(column)?)) };
     let (error, next) = match &oldest {
         Some(oldest) => (oldest.try_get("error")?, UnixMs(to_u64(oldest.try_get("next_ms")?))),
@@ -255,6 +276,7 @@ pub async fn standing<'e>(db: impl SqliteExecutor<'e> + Copy, webhook: &str) -> 
         waiting: count("waiting")?,
         delivered: count("delivered")?,
         given_up: count("given_up")?,
+        lost: lost.map_or(0, to_u64),
         delivered_last: UnixMs(count("delivered_last")?),
         error,
         next,
@@ -275,4 +297,32 @@ fn message(row: &SqliteRow) -> Result<Message, StoreError> {
 
 fn cut(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StateDir, Store};
+
+    #[tokio::test]
+    async fn what_waits_is_bounded_and_what_is_lost_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StateDir::open(dir.path()).unwrap()).await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let full = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
+                    INSERT INTO webhook_messages (webhook, id, event, body, created_ms, state)
+                    SELECT 'chat', 'm' || i, 'test', '{}', 0, 'waiting' FROM n";
+        sqlx::query(full).execute(&mut *write).await.unwrap();
+        let event = Event { kind: EventKind::Test, at: UnixMs(1), about: Told::default() };
+        for _ in 0..3 {
+            emit_to(&mut write, "chat", &event).await.unwrap();
+        }
+        emit_to(&mut write, "other", &event).await.unwrap();
+        write.commit().await.unwrap();
+        let chat = standing(store.read(), "chat").await.unwrap();
+        assert_eq!((chat.waiting, chat.lost), (10_000, 2));
+        let oldest = next(store.read(), "chat").await.unwrap().unwrap();
+        assert_eq!(oldest.id, "m3", "the oldest went");
+        assert_eq!(standing(store.read(), "other").await.unwrap().lost, 0);
+    }
 }

@@ -19,12 +19,12 @@ const APPROVAL: &str = "consign:approval/v1";
 
 /// Staging takes what is published; pre and production take what one product owner has approved: pat, who is not the one
 /// who publishes.
-struct Gated {
-    scene: Scene,
+pub(crate) struct Gated {
+    pub(crate) scene: Scene,
 }
 
 impl Gated {
-    fn start(servers: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(servers: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path().join("operator");
         let mut operator = Operator::init(&home, &["app"], &["staging", "pre", "production"]);
@@ -43,7 +43,7 @@ impl Gated {
         self.scene.directory.path().join("pat.key").display().to_string()
     }
 
-    fn approve(&self, version: &str, environment: &str, more: &[&str]) -> Ran {
+    pub(crate) fn approve(&self, version: &str, environment: &str, more: &[&str]) -> Ran {
         let (artifact, key) = (format!("app@{version}"), self.pat());
         let mut arguments = vec!["approve", &artifact, "--env", environment, "--key", &key, "--yes"];
         arguments.extend(more);

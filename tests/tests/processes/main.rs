@@ -22,6 +22,7 @@ mod pipelines;
 mod plans;
 mod random;
 mod restored;
+mod roles;
 mod rollouts;
 mod scene;
 mod trust;

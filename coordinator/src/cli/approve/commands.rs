@@ -27,6 +27,7 @@ use super::{
     text::{Files, kind, text},
 };
 use crate::cli::{
+    audit,
     client::{Client, unary},
     failure::{Doing, Failure, Result},
     output::{Approved, Evidence, Kept},
@@ -191,7 +192,15 @@ pub(super) async fn gather(
         plan: plan.clone(),
         now,
     };
-    Ok((evidence::assemble(facts).map_err(refused)?, plan))
+    let mut evidence = evidence::assemble(facts).map_err(refused)?;
+    for line in &mut evidence.rollouts {
+        let words = audit::words(client, root, &line.id).await?;
+        evidence::prove_rollout(line, papers.digest, &words);
+    }
+    if let Some(line) = &mut evidence.returned {
+        evidence::prove_return(line, environment, &audit::words(client, root, &line.rollout).await?);
+    }
+    Ok((evidence, plan))
 }
 
 /// The plan that the approval is bound to, if it is to be.

@@ -18,6 +18,7 @@ use consign_proto::v1;
 
 use super::{changes, papers::Papers};
 use crate::cli::{
+    audit::Word,
     config::shown,
     output::{ConfigLine, Evidence, GateLine, Proof, ReturnLine, RolloutLine, RunningLine, StatementLine},
 };
@@ -326,6 +327,7 @@ fn rollout_line(rollout: &v1::Rollout) -> RolloutLine {
         ended_ms: rollout.ended_ms,
         servers: count(rollout.deployments.len()),
         succeeded: count(succeeded),
+        receipts: 0,
         proof: Proof::told(),
     }
 }
@@ -352,6 +354,43 @@ fn returned(environment: &Environment, all: &[v1::Rollout]) -> Option<ReturnLine
         })
     })
     .max_by_key(|line| line.at_ms)
+}
+
+/// What servers themselves signed about a rollout makes its line proven, or false.
+pub(super) fn prove_rollout(line: &mut RolloutLine, digest: Sha256, words: &[Word]) {
+    let newest = newest(words, |word| word.environment == line.environment && word.manifest == Some(digest));
+    let has_it = newest.values().filter(|word| word.has_it());
+    let owners: Vec<String> = has_it.clone().flat_map(|word| word.proof.by.clone()).collect();
+    line.receipts = u32::try_from(has_it.count()).unwrap_or(u32::MAX);
+    let has_not = newest.len().saturating_sub(line.receipts as usize);
+    if line.succeeded as usize + has_not > line.servers as usize {
+        line.proof = Proof::disproven();
+    } else if line.succeeded > 0 && line.receipts >= line.succeeded {
+        line.proof = Proof::proven(owners);
+    }
+}
+
+/// That they went back: each of the servers says so itself.
+pub(super) fn prove_return(line: &mut ReturnLine, environment: &Environment, words: &[Word]) {
+    let newest = newest(words, |word| word.environment == environment.as_str());
+    let own: Vec<&&Word> = line.servers.iter().filter_map(|server| newest.get(server.as_str())).collect();
+    if own.iter().any(|word| !word.went_back()) {
+        line.proof = Proof::disproven();
+    } else if own.len() == line.servers.len() {
+        line.proof = Proof::proven(own.iter().flat_map(|word| word.proof.by.clone()).collect());
+    }
+}
+
+/// The last word of each server, of those that are proven.
+fn newest(words: &[Word], about: impl Fn(&Word) -> bool) -> BTreeMap<&str, &Word> {
+    let mut newest: BTreeMap<&str, &Word> = BTreeMap::new();
+    for word in words.iter().filter(|word| word.proof.is_proven() && about(word)) {
+        let known = newest.entry(&word.server).or_insert(word);
+        if known.ended_ms < word.ended_ms {
+            *known = word;
+        }
+    }
+    newest
 }
 
 /// Digests of what the coordinator says that servers run of the app.

@@ -65,8 +65,10 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
     page.section("where it was before");
     for line in &evidence.rollouts {
         let when = if line.ended_ms > 0 { ago(line.ended_ms, now) } else { "not ended".to_owned() };
+        let receipts =
+            if line.receipts == 0 { String::new() } else { format!(", by receipts of {}", line.receipts) };
         let text = format!(
-            "{}: {} on {} of {} servers, {when} (rollout {})",
+            "{}: {} on {} of {} servers{receipts}, {when} (rollout {})",
             line.environment,
             line.state,
             line.succeeded,
@@ -99,6 +101,10 @@ pub(super) fn text(evidence: &Evidence, files: Files, now: UnixMs) -> String {
          \x20       your own trust root\n\
          told:   the coordinator says so\n",
     );
+    let marks = evidence.rollouts.iter().map(|line| &line.proof);
+    if marks.chain(evidence.returned.iter().map(|line| &line.proof)).any(Proof::is_false) {
+        page.text.push_str("false:  the coordinator says so, and servers have signed otherwise\n");
+    }
     page.text
 }
 

@@ -153,6 +153,7 @@ fn about(entry: &Entry) -> String {
                 words.push(format!("{} {}", about.as_str(), text.chars().take(8).collect::<String>()));
             }
             About::Environment
+            | About::Key
             | About::Operator
             | About::Predicate
             | About::Role

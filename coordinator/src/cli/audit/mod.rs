@@ -20,4 +20,5 @@ mod verify;
 
 pub(crate) use commands::{AuditCommand, run};
 pub(crate) use entries::head;
+pub(crate) use receipts::{Word, words};
 pub(crate) use remember::check as check_head;

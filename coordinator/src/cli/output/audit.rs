@@ -4,7 +4,7 @@ use consign_common::audit::{Entry, Outcome};
 use consign_proto::v1;
 use serde::Serialize;
 
-use super::Proof;
+use super::{Proof, Rollout};
 
 /// An entry as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +42,7 @@ pub struct AuditDispute {
     pub since_ms: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ReceiptLine {
     pub server: String,
     pub environment: String,
@@ -54,8 +54,28 @@ pub struct ReceiptLine {
     pub started_ms: u64,
     pub ended_ms: u64,
     pub steps: Vec<ReceiptStep>,
-    /// Whose word it is that the server has the key that signed it.
+    /// Whose word it is that the server has the key that signed it. `false`: the server has not signed it, and the rest of
+    /// the line is empty.
     pub key: Proof,
+}
+
+/// A rollout with what its servers signed of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShownRollout {
+    #[serde(flatten)]
+    pub rollout: Rollout,
+    pub receipts: Vec<RolloutReceipt>,
+}
+
+/// The last word of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RolloutReceipt {
+    pub server: String,
+    pub deployment: String,
+    /// As in `audit receipts`.
+    pub result: String,
+    /// `false` also where the coordinator says that it ended otherwise.
+    pub proof: Proof,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -71,12 +91,34 @@ pub struct ReceiptStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ApprovedBy {
     pub environment: String,
+    /// When it was signed; where it is only told, when it came.
     pub at_ms: u64,
+    /// No server takes it under this approval after this; 0 where it is only told.
+    pub until_ms: u64,
     pub reason: String,
+    /// Who signed it with which key, and as what: roles that the gate asks.
+    pub signers: Vec<ApprovalSigner>,
+    /// Rollouts that began under it, as the coordinator tells.
+    pub rollouts: Vec<LetThrough>,
     /// `proven`: signed by people whom the environment's gate asks, by our own trust root.
     pub proof: Proof,
     /// Of the envelope.
     pub digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApprovalSigner {
+    pub owner: String,
+    /// SHA-256 of the public key.
+    pub key: String,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LetThrough {
+    pub rollout: String,
+    pub state: String,
+    pub started_ms: u64,
 }
 
 /// Somebody who is told, and how that goes.
@@ -92,6 +134,8 @@ pub struct Webhook {
     pub waiting: u64,
     pub delivered: u64,
     pub given_up: u64,
+    /// Because too many waited.
+    pub lost: u64,
     /// Of the oldest that waits: what its last try came to.
     pub error: String,
     pub next_ms: u64,
@@ -109,6 +153,7 @@ impl From<v1::Webhook> for Webhook {
             waiting: wire.waiting,
             delivered: wire.delivered,
             given_up: wire.given_up,
+            lost: wire.lost,
             error: wire.error,
             next_ms: wire.next_ms,
             delivered_ms: wire.delivered_ms,

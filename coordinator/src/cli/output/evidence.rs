@@ -10,7 +10,8 @@ use super::Plan;
 /// Whose word it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Proof {
-    /// `proven`: signed by somebody whom our trust root names for it, and checked here; `told`: the coordinator says so.
+    /// `proven`: signed by somebody whom our trust root names for it, and checked here; `told`: the coordinator says so;
+    /// `false`: what is signed says otherwise.
     pub mark: &'static str,
     /// The owners who signed it; empty where it is told.
     pub by: Vec<String>,
@@ -132,6 +133,8 @@ pub struct RolloutLine {
     pub servers: u32,
     /// Of them, those that have it.
     pub succeeded: u32,
+    /// Servers whose own receipts say that they have it, with keys that somebody vouched for.
+    pub receipts: u32,
     pub proof: Proof,
 }
 
@@ -205,6 +208,14 @@ impl Proof {
         by.sort();
         by.dedup();
         Self { mark: "proven", by }
+    }
+
+    pub fn disproven() -> Self {
+        Self { mark: "false", by: Vec::new() }
+    }
+
+    pub fn is_false(&self) -> bool {
+        self.mark == "false"
     }
 
     pub fn is_proven(&self) -> bool {

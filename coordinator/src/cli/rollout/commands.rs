@@ -12,7 +12,7 @@ use super::{
     history, logs,
     plan::{self, PlanArgs},
     resolve::resolve,
-    show::show_text,
+    show::{self, show_text},
     start::{self, StartArgs},
     timeline,
     verbs::{self, AbortArgs, DecideArgs, RetryArgs, SkipArgs, VerbArgs},
@@ -21,7 +21,7 @@ use crate::cli::{
     client::{Client, unary},
     failure::{Exit, Result},
     follow::{follow, result_table},
-    output::Rollout,
+    output::{Rollout, ShownRollout},
     print::{Format, Printer},
     profile::Home,
     text::{ago, short, span, table},
@@ -183,8 +183,12 @@ pub(crate) async fn run(
                 .show_rollout(unary(request))
                 .await
                 .map_err(|status| client.failure(status))?;
-            printer
-                .show(&Rollout::from(answer.into_inner()), |rollout| show_text(rollout, SystemClock.now()))?;
+            let rollout = Rollout::from(answer.into_inner());
+            let receipts = show::receipts(&rollout, home, client).await?;
+            let shown = ShownRollout { rollout, receipts };
+            printer.show(&shown, |shown| {
+                show_text(&shown.rollout, SystemClock.now()) + &show::receipts_text(&shown.receipts)
+            })?;
             Ok(Exit::Done)
         }
         RolloutCommand::Follow(args) => {

@@ -3,15 +3,67 @@
 use consign_common::time::UnixMs;
 
 use crate::cli::{
+    audit::{self, Word},
+    client::Client,
+    failure::Result,
     follow::{result_line, result_servers},
-    output::{OnceStep, Rollout, Settings},
-    text::{pairs, short, span},
+    output::{OnceStep, Proof, Rollout, RolloutReceipt, Settings},
+    profile::Home,
+    text::{pairs, short, span, table},
+    trust,
 };
 
 pub(super) fn show_text(rollout: &Rollout, now: UnixMs) -> String {
     let rows: Vec<Vec<String>> =
         facts(rollout, now).into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     format!("{}\n{}{}", result_line(rollout), pairs(&rows), result_servers(rollout))
+}
+
+/// What each server signed of its newest deployment in it. Without a trust root of one's own there is nothing to check
+/// it by.
+pub(super) async fn receipts(rollout: &Rollout, home: &Home, client: &Client) -> Result<Vec<RolloutReceipt>> {
+    if home.trust_root().is_err() {
+        return Ok(Vec::new());
+    }
+    let (_, root) = trust::newest(home, client).await?;
+    let words = audit::words(client, &root, &rollout.id).await?;
+    Ok(compared(rollout, words))
+}
+
+fn compared(rollout: &Rollout, words: Vec<Word>) -> Vec<RolloutReceipt> {
+    let one = |word: Word| {
+        let told = rollout.deployments.iter().find(|deployment| deployment.id == word.deployment);
+        // Of an attempt that a retry replaced nothing is shown any more, and of a deployment that goes on nothing is signed.
+        let told = match (told, word.proof.is_false()) {
+            (Some(told), _) => told.state.as_str(),
+            (None, true) => "",
+            (None, false) => return None,
+        };
+        // What is under way as it is told may have ended by now.
+        let ended =
+            ["succeeded", "no-op", "failed", "returned", "stopped", "unknown", "cancelled", "refused"];
+        let is_other = ended.contains(&told) && told != word.result;
+        let proof = if is_other { Proof::disproven() } else { word.proof };
+        Some(RolloutReceipt { server: word.server, deployment: word.deployment, result: word.result, proof })
+    };
+    words.into_iter().filter_map(one).collect()
+}
+
+pub(super) fn receipts_text(receipts: &[RolloutReceipt]) -> String {
+    if receipts.is_empty() {
+        return String::new();
+    }
+    let row = |receipt: &RolloutReceipt| {
+        let word = match (receipt.proof.is_proven(), receipt.proof.is_false(), receipt.result.is_empty()) {
+            (true, _, _) => format!("proven: {} vouched for its key", receipt.proof.by.join(", ")),
+            (false, false, _) => "told: nobody has vouched for its key".to_owned(),
+            (false, true, true) => "false: what is given for its receipt it has not signed".to_owned(),
+            (false, true, false) => "false: its receipt says otherwise than the coordinator".to_owned(),
+        };
+        vec![receipt.server.clone(), receipt.result.clone(), word]
+    };
+    let rows: Vec<Vec<String>> = receipts.iter().map(row).collect();
+    format!("\n{}", table(&["SERVER", "ITS RECEIPT", "WHOSE WORD"], &rows))
 }
 
 fn facts(rollout: &Rollout, now: UnixMs) -> Vec<(&'static str, String)> {

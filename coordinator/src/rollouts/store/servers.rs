@@ -9,6 +9,7 @@ use sqlx::{Row as _, SqliteExecutor};
 
 use super::Write;
 use crate::{
+    audit::{self, Rearm},
     rollouts::rows::Pointers,
     store::StoreError,
     store::column::{from_u64, parse_opt},
@@ -86,6 +87,8 @@ pub async fn went_back(
 
 /// A deployment did not succeed there: `rearm` holds, as its agent has it, and will say itself when it connects.
 pub async fn failed(write: &mut Write, server: &ServerName, app: &App, at: UnixMs) -> Result<(), StoreError> {
+    let change = Rearm::between(is_armed(write, server, app).await?, true);
+    audit::rearm(write, server, app, change, at).await?;
     sqlx::query(
         "INSERT INTO server_apps (server, app, failed_epoch, failed_ms)
          SELECT name, ?2, 0, ?3 FROM servers WHERE name = ?1
@@ -99,8 +102,24 @@ pub async fn failed(write: &mut Write, server: &ServerName, app: &App, at: UnixM
     Ok(())
 }
 
+async fn is_armed(write: &mut Write, server: &ServerName, app: &App) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM server_apps WHERE server = ? AND app = ? AND failed_ms IS NOT NULL")
+        .bind(server.as_str())
+        .bind(app.as_str())
+        .fetch_optional(&mut **write)
+        .await?;
+    Ok(row.is_some())
+}
+
 /// One succeeded.
-pub async fn failed_no_more(write: &mut Write, server: &ServerName, app: &App) -> Result<(), StoreError> {
+pub async fn failed_no_more(
+    write: &mut Write,
+    server: &ServerName,
+    app: &App,
+    at: UnixMs,
+) -> Result<(), StoreError> {
+    let change = Rearm::between(is_armed(write, server, app).await?, false);
+    audit::rearm(write, server, app, change, at).await?;
     sqlx::query("UPDATE server_apps SET failed_epoch = NULL, failed_ms = NULL WHERE server = ? AND app = ?")
         .bind(server.as_str())
         .bind(app.as_str())

@@ -239,7 +239,10 @@ impl Fixture {
             let report =
                 AppReport { good: digest, good_version: "1".into(), current: digest, ..AppReport::default() };
             let registry = Registry::new(Arc::clone(&self.store));
-            registry.set_app(&server.parse().unwrap(), &"shop".parse().unwrap(), &report).await.unwrap();
+            registry
+                .set_app(&server.parse().unwrap(), &"shop".parse().unwrap(), &report, UnixMs(1))
+                .await
+                .unwrap();
         }
     }
 
