@@ -60,7 +60,7 @@ pub enum InvalidParameter {
     NotABool { given: String },
     #[error("{length} bytes are more than max_length, {max_length}")]
     TooLong { length: usize, max_length: usize },
-    #[error("it does not match the pattern {pattern}")]
+    #[error("it does not match the pattern {}", in_a_line(pattern))]
     Pattern { pattern: String },
     #[error("it contains a NUL byte, which no environment can carry")]
     Nul,
@@ -90,6 +90,11 @@ impl Param {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// A pattern as a refusal repeats it: its beginning, without what a terminal would act on.
+fn in_a_line(pattern: &str) -> String {
+    pattern.chars().take(200).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A pattern always speaks of the whole value.
