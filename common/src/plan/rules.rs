@@ -194,5 +194,8 @@ mod tests {
         assert!(param(ParamType::String, Some("a|b")).check("xb").is_err(), "the whole value must match");
         assert!(param(ParamType::String, None).check("123456789").is_err());
         assert!(param(ParamType::String, None).check("a\0").is_err());
+        let long = format!("\t\n{}", "x".repeat(5000));
+        let why = param(ParamType::String, Some(&long)).check("a").unwrap_err().to_string();
+        assert!(why.len() < 300 && !why.contains(char::is_control), "{why:?}");
     }
 }

@@ -353,4 +353,18 @@ mod tests {
         std::fs::write(&path, vec![b' '; KEY_FILE_BYTES + 10]).unwrap();
         assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Json { .. })));
     }
+
+    #[test]
+    fn a_key_file_is_read_up_to_its_limit_and_never_in_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        let key = SigningKey::generate().unwrap();
+        let mut bytes = json::to_vec(&KeyFile::new("alice".parse().unwrap(), &key));
+        bytes.resize(KEY_FILE_BYTES, b' ');
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(KeyFile::read(&path).unwrap().1.public(), key.public());
+        bytes.push(b' ');
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Json { .. })));
+    }
 }
