@@ -355,6 +355,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_in_a_trace_shows_its_owner_only() {
+        let file = KeyFile::new("alice".parse().unwrap(), &SigningKey::generate().unwrap());
+        assert_eq!(format!("{file:?}"), "KeyFile(alice)");
+    }
+
+    #[test]
     fn a_key_file_is_read_up_to_its_limit_and_never_in_part() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("owner.key");

@@ -84,3 +84,15 @@ fn an_approval_of_another_config_says_which() {
     let none = "the order comes with none that has this server";
     assert_eq!(told(None), format!("it approves the plan {approved}, and {none}"));
 }
+
+#[test]
+fn what_nobody_signed_beside_the_publication_keeps_nobody_apart() {
+    let (mut world, alice, _) = gated();
+    world.gate(vec![approvals(1)], vec![], Separation::Publisher);
+    world.approve(&alice, |_| {});
+    let publication = world.publication(at(2000)).to_payload();
+    world.statements.push(Envelope::sign(STATEMENT_TYPE, publication.clone(), &[]).to_vec());
+    let stranger = SigningKey::generate().unwrap();
+    world.statements.push(Envelope::sign(STATEMENT_TYPE, publication, &[&stranger]).to_vec());
+    world.ordered().unwrap();
+}
