@@ -366,6 +366,8 @@ mod tests {
     fn signatures_are_bounded() {
         let a = key();
         let mut envelope = Envelope::sign("t", vec![], &[&a]);
+        envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES];
+        Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap();
         envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES + 1];
         assert_eq!(Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap_err().code(), "malformed");
         assert_eq!(Envelope::parse(&envelope.to_vec(), 100).unwrap_err().code(), "malformed");

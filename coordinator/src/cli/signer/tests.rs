@@ -425,6 +425,27 @@ fn an_agent_that_lies_is_not_believed() {
     assert!(find_at(dir.path("nobody.sock"), "id").unwrap_err().next.unwrap().contains("ssh-add"));
 }
 
+/// As much as OpenSSH's own agent may answer, and no byte more.
+#[test]
+fn an_agents_answer_is_read_up_to_its_limit() {
+    let key = SigningKey::generate().unwrap();
+    let answer = |bytes: usize| {
+        let mut list = vec![12, 0, 0, 0, 1];
+        sshsig::put(&mut list, &sshsig::public_blob(&key.public()));
+        let comment = "x".repeat(bytes - list.len() - 4);
+        sshsig::put(&mut list, comment.as_bytes());
+        let mut framed = Vec::new();
+        sshsig::put(&mut framed, &list);
+        framed
+    };
+    let find = |bytes: usize| {
+        let dir = Dir::new();
+        find_at(false_agent(&dir, vec![answer(bytes)]), &fingerprint(&key.public()))
+    };
+    assert_eq!(find(256 << 10).unwrap().public, key.public());
+    assert!(find((256 << 10) + 1).unwrap_err().what.contains("too many"));
+}
+
 #[test]
 fn keys_are_named_in_few_ways() {
     let name = |text: &str| text.parse::<KeyName>();
