@@ -57,6 +57,7 @@ endif
 # Which files: .cargo/mutants.toml.
 mutants:
 	cargo mutants --package consign-common --jobs 1 --output target
+	cargo mutants --package consign-coordinator --jobs 1 --output target/signer -- --lib
 
 soak:
 	cargo build --locked --workspace --bins --examples

@@ -262,6 +262,23 @@ mod tests {
         assert!(from_slice_foreign::<Value>("[".repeat(10_000).as_bytes(), MAX).is_err());
     }
 
+    /// Numbers of others' statements, which a gate's `where` compares.
+    #[test]
+    fn a_number_of_anothers_is_read_to_the_last_bit() {
+        let digits = "7698".repeat(30);
+        for text in [
+            digits.as_str(),
+            "0.1",
+            "2.2250738585072014e-308",
+            "1.7976931348623157e308",
+            "9007199254740993.5",
+        ] {
+            let read = from_slice_foreign::<Value>(text.as_bytes(), MAX).unwrap();
+            assert_eq!(read.as_f64(), text.parse().ok(), "{text}");
+            assert_eq!(from_slice_foreign::<Value>(&to_vec(&read), MAX).unwrap(), read, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

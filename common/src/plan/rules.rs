@@ -60,7 +60,7 @@ pub enum InvalidParameter {
     NotABool { given: String },
     #[error("{length} bytes are more than max_length, {max_length}")]
     TooLong { length: usize, max_length: usize },
-    #[error("it does not match the pattern {pattern}")]
+    #[error("it does not match the pattern {}", in_a_line(pattern))]
     Pattern { pattern: String },
     #[error("it contains a NUL byte, which no environment can carry")]
     Nul,
@@ -90,6 +90,11 @@ impl Param {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// A pattern as a refusal repeats it: its beginning, without what a terminal would act on.
+fn in_a_line(pattern: &str) -> String {
+    pattern.chars().take(200).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A pattern always speaks of the whole value.
@@ -189,5 +194,8 @@ mod tests {
         assert!(param(ParamType::String, Some("a|b")).check("xb").is_err(), "the whole value must match");
         assert!(param(ParamType::String, None).check("123456789").is_err());
         assert!(param(ParamType::String, None).check("a\0").is_err());
+        let long = format!("\t\n{}", "x".repeat(5000));
+        let why = param(ParamType::String, Some(&long)).check("a").unwrap_err().to_string();
+        assert!(why.len() < 300 && !why.contains(char::is_control), "{why:?}");
     }
 }

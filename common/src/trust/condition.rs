@@ -14,6 +14,7 @@ use cel::{
 use regex::Regex;
 use serde_json::{Map, Number, Value};
 
+use super::refusal::shown;
 use crate::{
     limits::WHERE_COST,
     plan::{bounded_regex, condition::guard},
@@ -37,7 +38,7 @@ pub struct InvalidWhere {
 /// Why it comes to nothing over a predicate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WhereFailed {
-    #[error("it has no field {0:?}")]
+    #[error("it has no field \"{}\"", shown(.0))]
     NoField(String),
     #[error("it has no element {0}")]
     NoElement(String),
@@ -93,7 +94,9 @@ impl Where {
             return refuse(problem.span.start, problem.message);
         }
         match Parser::new().max_recursion_depth(guard::DEPTH).parse(text) {
-            Ok(tree) => lower(&tree, None).map(Self).map_err(|why| InvalidWhere { at: 0, why }),
+            Ok(tree) => {
+                lower(&tree, None).map(Self).map_err(|why| InvalidWhere { at: 0, why: guard::one_line(&why) })
+            }
             Err(errors) => {
                 let why = errors.errors.first().map_or("it cannot be parsed", |error| error.msg.as_str());
                 refuse(0, format!("not CEL: {}", guard::one_line(why)))

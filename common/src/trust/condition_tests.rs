@@ -214,3 +214,12 @@ fn what_the_parser_says_is_one_short_line() {
         assert!(!why.contains(char::is_control) && why.len() < 400, "{why:?}");
     }
 }
+
+#[test]
+fn a_name_that_is_not_there_is_repeated_in_one_short_line() {
+    let long = "p".repeat(4000);
+    let why = refused(&long);
+    assert!(why.contains("unknown name `ppp") && why.len() < 400, "{why:?}");
+    let why = holds(&format!("predicate.{long} == 1"), &json!({})).unwrap_err().to_string();
+    assert!(why.starts_with("it has no field \"ppp") && why.len() < 400, "{why:?}");
+}

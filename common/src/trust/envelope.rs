@@ -349,9 +349,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_read_has_signed_nothing() {
+        let (alice, bob) = (key(), key());
+        let mut keys = keys(&[(&alice, "alice"), (&bob, "bob")]);
+        let envelope = Envelope::sign("a", b"b".to_vec(), &[&alice, &bob]);
+        let role = role(1, &[&alice, &bob]);
+        assert_eq!(envelope.signers(&role, &keys).len(), 2);
+        if let Some(entry) = keys.get_mut(&alice.public().id()) {
+            entry.public = "!".to_owned();
+        }
+        let signers = envelope.signers(&role, &keys);
+        assert_eq!(signers.into_keys().collect::<Vec<_>>(), [bob.public()]);
+    }
+
+    #[test]
     fn signatures_are_bounded() {
         let a = key();
         let mut envelope = Envelope::sign("t", vec![], &[&a]);
+        envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES];
+        Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap();
         envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES + 1];
         assert_eq!(Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap_err().code(), "malformed");
         assert_eq!(Envelope::parse(&envelope.to_vec(), 100).unwrap_err().code(), "malformed");

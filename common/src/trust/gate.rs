@@ -5,6 +5,7 @@
 //! of its role. Several envelopes add up. What does not count is told with the reason.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
@@ -458,8 +459,9 @@ fn fill(standings: &[Standing<'_>], from: Option<OrderingNumber>, separation: Se
             let early = |vote: &Vote| vote.number.zip(from).is_some_and(|(number, from)| number < from);
             for vote in standing.votes.iter().filter(|vote| !early(vote)) {
                 let known = newest.entry(&vote.owner).or_insert(vote);
-                if known.number < vote.number {
-                    *known = vote;
+                match known.number.cmp(&vote.number) {
+                    Ordering::Less => *known = vote,
+                    Ordering::Equal | Ordering::Greater => {}
                 }
             }
             newest

@@ -353,4 +353,24 @@ mod tests {
         std::fs::write(&path, vec![b' '; KEY_FILE_BYTES + 10]).unwrap();
         assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Json { .. })));
     }
+
+    #[test]
+    fn a_key_file_in_a_trace_shows_its_owner_only() {
+        let file = KeyFile::new("alice".parse().unwrap(), &SigningKey::generate().unwrap());
+        assert_eq!(format!("{file:?}"), "KeyFile(alice)");
+    }
+
+    #[test]
+    fn a_key_file_is_read_up_to_its_limit_and_never_in_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("owner.key");
+        let key = SigningKey::generate().unwrap();
+        let mut bytes = json::to_vec(&KeyFile::new("alice".parse().unwrap(), &key));
+        bytes.resize(KEY_FILE_BYTES, b' ');
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(KeyFile::read(&path).unwrap().1.public(), key.public());
+        bytes.push(b' ');
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(KeyFile::read(&path), Err(KeyFileError::Json { .. })));
+    }
 }

@@ -232,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn is_read_up_to_its_limit() {
+        let line = "web-3 one skip\n";
+        let left = PLAN_DOCUMENT_BYTES - text().len();
+        let last = format!("web-3 one{} skip\n", "x".repeat(left % line.len()));
+        let whole = text() + &line.repeat(left / line.len() - 1) + &last;
+        assert_eq!(whole.len(), PLAN_DOCUMENT_BYTES);
+        PlanDocument::parse(whole.as_bytes()).unwrap();
+        assert!(PlanDocument::parse(&[whole.as_bytes(), b"web-4 no-op\n"].concat()).is_err());
+    }
+
+    #[test]
     fn binds_the_servers_that_it_has() {
         let pinned = |server: &str| sample().pinned(&server.parse().unwrap(), &plan());
         let step = |name: &str, foreseen| (name.parse().unwrap(), foreseen);

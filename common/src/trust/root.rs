@@ -350,11 +350,11 @@ impl TrustRoot {
     fn check_coordinators(&self) -> Result<(), Refusal> {
         let ids: Vec<_> = self.coordinators.iter().map(|pin| &pin.id).collect();
         if let Some(id) = first_double(&ids) {
-            return Err(invalid(format!("the coordinator {id} is listed twice")));
+            return Err(invalid(format!("the coordinator {} is listed twice", shown(id))));
         }
         // The same alphabet as owners': the id stands in a certificate's URI.
         match ids.iter().find(|id| id.parse::<Owner>().is_err()) {
-            Some(id) => Err(invalid(format!("{id:?} is no coordinator id"))),
+            Some(id) => Err(invalid(format!("\"{}\" is no coordinator id", shown(id)))),
             None => Ok(()),
         }
     }

@@ -229,3 +229,87 @@ fn the_rest_holds_together() {
     let floor = OrderingNumber { epoch: 2, ms: UnixMs(0) };
     assert!(refused(|root| root.apps.values_mut().for_each(|app| app.floor = floor)).contains("later epoch"));
 }
+
+#[test]
+fn whatever_an_older_agent_could_not_read_makes_a_document_of_the_newer_type() {
+    let (a, b) = (owned("alice"), owned("bob"));
+    let old = root(1, 1, &[&a, &b]);
+    assert_eq!(old.payload_type(), TRUST_ROOT_TYPE);
+    let text = |root: &TrustRoot| String::from_utf8(root.to_payload()).unwrap();
+    assert!(
+        !text(&old).contains("separation"),
+        "what an older agent does not know stands in no older document"
+    );
+    let newer = |change: &dyn Fn(&mut TrustRoot)| {
+        let mut root = old.clone();
+        change(&mut root);
+        root.check().unwrap();
+        assert_eq!(root.payload_type(), TRUST_ROOT_V2_TYPE);
+        let bytes = Envelope::sign(TRUST_ROOT_V2_TYPE, root.to_payload(), &[&a.key, &b.key]).to_vec();
+        assert_eq!(TrustRoot::open_pinned(&bytes, TrustRoot::pin(&bytes).unwrap()), Ok(root.clone()));
+        text(&root)
+    };
+    for (separation, written) in [(Separation::Publisher, "publisher"), (Separation::All, "all")] {
+        let text = newer(&|root| {
+            if let Some(Gate::Statements { rearm, separation: known, .. }) =
+                root.environments.get_mut("production")
+            {
+                *known = separation;
+                rearm.clear();
+            }
+        });
+        assert!(text.contains(&format!("\"separation\":\"{written}\"")), "{text}");
+    }
+    newer(&|root| root.enrolment = Some(root.root.clone()));
+    newer(&|root| root.apps.values_mut().for_each(|app| app.config = Some("approvers".parse().unwrap())));
+    newer(&|root| {
+        if let Some(key) = root.keys.values_mut().next() {
+            key.scheme = Scheme::Sshsig;
+        }
+    });
+}
+
+#[test]
+fn config_is_signed_by_a_role_that_is_there() {
+    let nobody = |root: &mut TrustRoot| {
+        root.apps.values_mut().for_each(|app| app.config = Some("nobody".parse().unwrap()));
+    };
+    assert!(refused(nobody).contains("there is no role nobody"));
+}
+
+#[test]
+fn a_role_has_as_many_keys_and_a_predicate_as_many_characters_as_the_limits_say() {
+    let people: Vec<_> = (0..65).map(|index| owned(format!("p{index}").leak())).collect();
+    let root = |count: usize| root(1, 1, &people.iter().take(count).collect::<Vec<_>>());
+    root(64).check().unwrap();
+    assert!(root(65).check().unwrap_err().to_string().contains("more than 64 keys"));
+    let predicate = |text: String| {
+        let mut root = root(2);
+        if let Some(Gate::Statements { require, .. }) = root.environments.get_mut("production") {
+            require[0].predicate = text;
+        }
+        root.check().map_err(|refusal| refusal.to_string())
+    };
+    predicate("x".repeat(200)).unwrap();
+    for bad in ["x".repeat(201), "a b".into(), "a\n".into(), "\u{e4}".into()] {
+        assert!(predicate(bad).unwrap_err().contains("1 to 200 visible"));
+    }
+    let condition = |text: String| {
+        let mut root = root(2);
+        if let Some(Gate::Statements { require, .. }) = root.environments.get_mut("production") {
+            require[0].condition = Some(text);
+        }
+        root.check().map_err(|refusal| refusal.to_string())
+    };
+    let of = |length: usize| format!("{:length$}", "predicate == 'a'");
+    condition(of(4096)).unwrap();
+    assert!(condition(of(4097)).unwrap_err().contains("1 to 4096 bytes"));
+}
+
+#[test]
+fn a_coordinators_id_is_repeated_in_one_short_line() {
+    for id in ["\n\u{1b}[31m".to_owned() + &"x".repeat(9000), "x".repeat(9000)] {
+        let why = refused(|root| root.coordinators[0].id = id.clone());
+        assert!(why.len() < 1000 && !why.contains(char::is_control), "{why:?}");
+    }
+}

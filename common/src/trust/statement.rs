@@ -403,4 +403,12 @@ mod tests {
         assert!(why(&text.replace("\"more\"", "\"subject\"")).contains("duplicate"));
         assert!(why(&text.replace("sha256", "sha512")).contains("no sha256"));
     }
+
+    #[test]
+    fn a_number_is_shown_as_its_time_and_with_an_epoch_that_was_raised() {
+        let shown = |epoch| OrderingNumber { epoch, ms: UnixMs(1_700_000_000_000) }.to_string();
+        let time = UnixMs(1_700_000_000_000).to_string();
+        assert_eq!(shown(0), time);
+        assert_eq!(shown(3), format!("{time} in epoch 3"));
+    }
 }

@@ -203,6 +203,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_config_no_acceptance_or_no_statement_is_refused_as_that() {
+        let scene = scene();
+        let config = config_statement("shop", 3);
+        let told = |refusal: Refusal| refusal.to_string();
+        let acceptance = claimed_server(&sign(&config, &scene.owner)).map_err(told);
+        assert!(acceptance.unwrap_err().contains("it is no acceptance of a server"));
+        let Predicate::Config(values) = config.predicate.clone() else { panic!() };
+        let predicate = Predicate::Foreign {
+            predicate_type: "https://example.org/config".into(),
+            value: serde_json::to_value(values).unwrap(),
+        };
+        let foreign = Statement { predicate, ..config.clone() };
+        let opened = open_config(&sign(&foreign, &scene.publisher), &scene.root).map_err(told);
+        assert!(opened.unwrap_err().contains("it is no config"));
+        let other_type = Envelope::sign("text/plain", config.to_payload(), &[&scene.publisher]).to_vec();
+        let opened = open_config(&other_type, &scene.root).map_err(told);
+        assert!(opened.unwrap_err().contains("its payload is no statement"));
+    }
+
+    #[test]
     fn a_servers_keys_are_vouched_for_by_enrolment_or_by_the_root() {
         let mut scene = scene();
         let key = SealingKey::generate();

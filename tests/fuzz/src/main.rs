@@ -118,6 +118,9 @@ fn tell(target: &Target, seed: u64, report: &Report) {
         report.wall.as_secs_f64(),
         report.most_memory >> 10,
     );
+    let stages: Vec<String> =
+        report.reached.iter().map(|(stage, count)| format!("{stage} {count}")).collect();
+    println!("{:14} {}", "", stages.join(", "));
 }
 
 fn broken(target: &Target, failure: &Failure, path: &Path) {
@@ -151,6 +154,7 @@ fn replay(targets: Vec<&Target>, path: &Path) -> ExitCode {
             execution.time.as_secs_f64() * 1000.0,
             execution.memory >> 10
         );
+        println!("got to: {}", execution.reached.join(", "));
         match judge(execution, bounds()) {
             Ok(Seen::Accepted(shape)) => println!("accepted: {shape}"),
             Ok(Seen::Refused(why)) => println!("refused: {why}"),

@@ -20,7 +20,7 @@ use crate::{
     memory,
     mutate::mutate,
     random::Random,
-    targets::{Seen, Target},
+    targets::{Seen, Target, take_reached},
 };
 
 /// Inputs that are kept beside the seeds.
@@ -51,6 +51,8 @@ pub struct Report {
     pub accepted: u64,
     /// Shapes of what was accepted, and reasons of refusals.
     pub kinds: usize,
+    /// Of each stage of the target, how many changed inputs got there; seeds as they are do not count.
+    pub reached: Vec<(&'static str, u64)>,
     pub wall: Duration,
     pub processor: Duration,
     pub slowest: Duration,
@@ -73,6 +75,7 @@ pub struct Failure {
 #[derive(Debug)]
 pub struct Execution {
     pub result: Result<Seen, String>,
+    pub reached: Vec<&'static str>,
     pub time: Duration,
     pub memory: usize,
 }
@@ -86,7 +89,8 @@ pub fn run(target: &Target, seed: u64, until: Until, bounds: Bounds, at: Option<
     let mut random = Random::new(seed);
     let mut kept: Vec<Vec<u8>> = Vec::new();
     let mut kinds = BTreeSet::new();
-    let mut report = Report::default();
+    let reached = target.stages.iter().map(|stage| (*stage, 0)).collect();
+    let mut report = Report { reached, ..Report::default() };
     let mut at = at.map(|path| File::create(path).unwrap());
     let (began, processor) = (Instant::now(), processor_time());
     loop {
@@ -113,6 +117,9 @@ pub fn run(target: &Target, seed: u64, until: Until, bounds: Bounds, at: Option<
         }
         let execution = execute(target, &input);
         report.executions += 1;
+        if turn >= seeds.len() {
+            count(&mut report.reached, &execution.reached);
+        }
         DONE.fetch_add(1, Ordering::Relaxed);
         if execution.time > report.slowest {
             (report.slowest, report.slowest_bytes) = (execution.time, input.len());
@@ -142,6 +149,14 @@ pub fn run(target: &Target, seed: u64, until: Until, bounds: Bounds, at: Option<
     report.wall = began.elapsed();
     report.processor = processor_time().saturating_sub(processor);
     report
+}
+
+/// A stage that the target does not name is a mistake in it: it would be missed in no summary.
+fn count(counts: &mut [(&'static str, u64)], reached: &[&'static str]) {
+    for stage in reached {
+        let known = counts.iter_mut().find(|(name, _)| name == stage);
+        known.unwrap_or_else(|| panic!("no stage is called {stage}")).1 += 1;
+    }
 }
 
 fn choose<'a>(random: &mut Random, seeds: &'a [Vec<u8>], kept: &'a [Vec<u8>]) -> &'a [u8] {
@@ -181,6 +196,7 @@ fn listen() {
 /// One input, from outside of a run.
 pub fn execute(target: &Target, input: &[u8]) -> Execution {
     listen();
+    drop(take_reached());
     QUIET.set(true);
     memory::begin();
     let began = processor_time();
@@ -189,7 +205,7 @@ pub fn execute(target: &Target, input: &[u8]) -> Execution {
     let memory = memory::most();
     QUIET.set(false);
     let result = result.unwrap_or_else(|_| Err(PANIC.take().unwrap_or_else(|| "a panic".to_owned())));
-    Execution { result, time, memory }
+    Execution { result, reached: take_reached(), time, memory }
 }
 
 /// What must not be: a broken property, a panic, or a cost beyond its bound.

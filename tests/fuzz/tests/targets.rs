@@ -18,6 +18,9 @@ fn holds(name: &str) {
     }
     // A fuzzer whose every input is refused for the same reason tests nothing.
     assert!(report.accepted > 0 && report.kinds > 5, "{name}: {report:?}");
+    // Nor does one whose inputs are all turned away at the door.
+    let missed: Vec<_> = report.reached.iter().filter(|(_, count)| *count < 3).collect();
+    assert!(missed.is_empty(), "{name}: hardly anything got to {missed:?} of {:?}", report.reached);
 }
 
 macro_rules! targets {
@@ -50,6 +53,7 @@ targets! {
     key "key"
     token "token"
     decision "decision"
+    gate "gate"
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod config;
 mod decisions;
+mod edges;
 mod gates;
 mod host;
 mod hostile;

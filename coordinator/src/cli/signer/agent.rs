@@ -2,6 +2,7 @@
 //! signature. The agent may be hardware, or ask a person first, so that the answer may take a while.
 
 use std::{
+    ffi::OsString,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -42,12 +43,12 @@ pub(super) struct AgentKey {
 
 /// The one ed25519 key with this fingerprint (`SHA256:...`) or comment.
 pub(super) fn find(wanted: &str) -> Result<AgentKey> {
-    find_at(socket()?, wanted)
+    find_at(socket(std::env::var_os(SOCKET))?, wanted)
 }
 
 /// The private half of a public key.
 pub(super) fn find_public(public: &PublicKey) -> Result<AgentKey> {
-    find_at(socket()?, &fingerprint(public))
+    find_at(socket(std::env::var_os(SOCKET))?, &fingerprint(public))
 }
 
 pub(super) fn find_at(socket: PathBuf, wanted: &str) -> Result<AgentKey> {
@@ -86,8 +87,9 @@ fn told(keys: &[AgentKey]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-fn socket() -> Result<PathBuf> {
-    match std::env::var_os(SOCKET) {
+/// `value` is that of `$SSH_AUTH_SOCK`.
+pub(super) fn socket(value: Option<OsString>) -> Result<PathBuf> {
+    match value {
         Some(path) if !path.is_empty() => Ok(path.into()),
         Some(_) | None => Err(Failure::new(format!("there is no ssh-agent: ${SOCKET} is not set"))
             .next("start one: eval $(ssh-agent), then ssh-add ~/.ssh/id_ed25519")),

@@ -1,6 +1,7 @@
 //! Keys in every form that people have them in, made and checked by OpenSSH's own programs.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
@@ -9,15 +10,21 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use consign_common::trust::{
-    Envelope, Key, PublicKey, RoleKeys, STATEMENT_TYPE, Scheme, Signature, SigningKey, pae, sshsig,
+use consign_common::{
+    limits::KEY_FILE_BYTES,
+    time::UnixMs,
+    trust::{
+        Envelope, Key, PublicKey, RoleKeys, STATEMENT_TYPE, Scheme, Signature, SigningKey, TrustRoot, pae,
+        sshsig,
+    },
 };
 
 use super::{
     KeyName, PassphraseArgs, PublicKeyName, SealedKeyFile, Signer,
-    agent::{find_at, fingerprint},
-    sign,
+    agent::{find_at, fingerprint, socket},
+    public_line, sign,
 };
+use crate::cli::key::PublicKeyFile;
 
 const PAYLOAD: &[u8] = br#"{"some":"payload"}"#;
 
@@ -418,6 +425,27 @@ fn an_agent_that_lies_is_not_believed() {
     assert!(find_at(dir.path("nobody.sock"), "id").unwrap_err().next.unwrap().contains("ssh-add"));
 }
 
+/// As much as OpenSSH's own agent may answer, and no byte more.
+#[test]
+fn an_agents_answer_is_read_up_to_its_limit() {
+    let key = SigningKey::generate().unwrap();
+    let answer = |bytes: usize| {
+        let mut list = vec![12, 0, 0, 0, 1];
+        sshsig::put(&mut list, &sshsig::public_blob(&key.public()));
+        let comment = "x".repeat(bytes - list.len() - 4);
+        sshsig::put(&mut list, comment.as_bytes());
+        let mut framed = Vec::new();
+        sshsig::put(&mut framed, &list);
+        framed
+    };
+    let find = |bytes: usize| {
+        let dir = Dir::new();
+        find_at(false_agent(&dir, vec![answer(bytes)]), &fingerprint(&key.public()))
+    };
+    assert_eq!(find(256 << 10).unwrap().public, key.public());
+    assert!(find((256 << 10) + 1).unwrap_err().what.contains("too many"));
+}
+
 #[test]
 fn keys_are_named_in_few_ways() {
     let name = |text: &str| text.parse::<KeyName>();
@@ -429,4 +457,97 @@ fn keys_are_named_in_few_ways() {
     assert_eq!(public("ada=ssh-agent:x").key, KeyName::Agent("x".into()));
     assert_eq!(public("dir/a=b.pub").owner, None);
     assert_eq!(public("x.pub").owner, None);
+}
+
+#[test]
+fn all_keys_are_opened_in_the_order_that_they_were_given_in() {
+    let dir = Dir::new();
+    let paths: Vec<PathBuf> = ["b", "a"].map(|name| dir.keygen(&["-t", "ed25519"], name, "")).into();
+    let names: Vec<KeyName> = paths.iter().cloned().map(Into::into).collect();
+    let signers = Signer::open_all(&names, &PassphraseArgs::default()).unwrap();
+    let opened: Vec<&str> = signers.iter().map(Signer::name).collect();
+    assert_eq!(opened, [paths[0].to_str().unwrap(), paths[1].to_str().unwrap()]);
+    assert_ne!(signers[0].public(), signers[1].public());
+}
+
+#[test]
+fn a_key_that_signs_otherwise_than_the_trust_root_says_is_refused_before_it_signs() {
+    let dir = Dir::new();
+    let signer = open(&dir.keygen(&["-t", "ed25519"], "id", ""));
+    let root = |scheme| {
+        let nobody = RoleKeys { keys: vec![], threshold: 1 };
+        let key = Key { scheme, public: signer.public().to_base64(), owner: "ada".parse().unwrap() };
+        TrustRoot {
+            version: 1,
+            issued: UnixMs(1),
+            expires: UnixMs(2),
+            keys: [(signer.id(), key)].into(),
+            root: nobody,
+            roles: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            environments: BTreeMap::new(),
+            coordinators: vec![],
+            revoked: vec![],
+            enrolment: None,
+        }
+    };
+    signer.check_scheme(&root(Scheme::Sshsig)).unwrap();
+    let refused = signer.check_scheme(&root(Scheme::Ed25519)).unwrap_err();
+    assert!(refused.what.contains(signer.name()), "{}", refused.what);
+    // Whose key it is not is somebody else's question.
+    let mut stranger = root(Scheme::Ed25519);
+    stranger.keys.clear();
+    signer.check_scheme(&stranger).unwrap();
+}
+
+#[test]
+fn a_public_key_is_whose_it_says_that_it_is() {
+    let dir = Dir::new();
+    let key = SigningKey::generate().unwrap().public();
+    let file = PublicKeyFile::new("ada".parse().unwrap(), Scheme::Ed25519, &key);
+    let path = dir.write("x.pub", consign_common::json::to_vec(&file));
+    let find =
+        |owner: &str| PublicKeyFile::find(&format!("{owner}{}", path.display()).parse().unwrap(), None);
+    assert_eq!(find("").unwrap(), file);
+    assert_eq!(find("ada=").unwrap(), file);
+    let refused = find("bob=").unwrap_err();
+    assert!(refused.what.contains("says that it is ada's, not bob's"), "{}", refused.what);
+}
+
+#[test]
+fn a_sealed_key_file_of_another_format_or_scheme_is_refused() {
+    let key = SigningKey::generate().unwrap();
+    let file = SealedKeyFile::seal("ada".parse().unwrap(), &key, "horse".to_owned().into()).unwrap();
+    let text = String::from_utf8(consign_common::json::to_vec(&file)).unwrap();
+    SealedKeyFile::parse(text.as_bytes(), "x").unwrap();
+    for (old, new) in [("consign-key-v2", "consign-key-v3"), ("\"ed25519\"", "\"sshsig\"")] {
+        let changed = text.replacen(old, new, 1);
+        assert_ne!(changed, text);
+        let refused = SealedKeyFile::parse(changed.as_bytes(), "x").unwrap_err();
+        assert!(refused.what.contains("x is no consign-key-v2"), "{}", refused.what);
+    }
+}
+
+#[test]
+fn a_public_line_may_have_comments_around_it_and_is_bounded() {
+    let dir = Dir::new();
+    dir.keygen(&["-t", "ed25519"], "id", "");
+    let line = std::fs::read_to_string(dir.path("id.pub")).unwrap();
+    let key = public_line(line.as_bytes(), "x").unwrap();
+    let commented = format!("# ada's\n\n{line}\n  \n# old\n");
+    assert_eq!(public_line(commented.as_bytes(), "x").unwrap(), key);
+    assert!(public_line(format!("{line}{line}").as_bytes(), "x").unwrap_err().what.contains("one line"));
+    let whole = format!("{line}{}", " ".repeat(KEY_FILE_BYTES - line.len()));
+    assert_eq!(public_line(whole.as_bytes(), "x").unwrap(), key);
+    let long = public_line(format!("{whole} ").as_bytes(), "x").unwrap_err();
+    assert!(long.what.contains("too long"), "{}", long.what);
+}
+
+#[test]
+fn without_an_agent_that_is_said() {
+    assert_eq!(socket(Some("/run/agent".into())).unwrap(), Path::new("/run/agent"));
+    for none in [None, Some("".into())] {
+        let refused = socket(none).unwrap_err();
+        assert!(refused.what.contains("$SSH_AUTH_SOCK is not set"), "{}", refused.what);
+    }
 }

@@ -19,7 +19,7 @@ use consign_common::{
 use serde_json::json;
 
 use super::{
-    JSON_WORDS, Seen, Target, must, refused,
+    JSON_WORDS, Seen, Target, must, reached, refused,
     world::{COORDINATOR, NOW, OWNERS, Owners, ROOT, name, number, signed},
 };
 
@@ -30,25 +30,26 @@ pub(super) const DECISION: Target = Target {
     more: orders,
     words: JSON_WORDS,
     most_bytes: 16 << 10,
+    stages: &["read", "for this server", "let into staging", "let into production", "a word that counts"],
     in_test: 3_000,
     check: decision,
 };
 
-struct World {
-    manifest: Vec<u8>,
-    digest: Sha256,
+pub(super) struct World {
+    pub(super) manifest: Vec<u8>,
+    pub(super) digest: Sha256,
     publication: Vec<u8>,
     /// What `production` asks for beside it.
     approvals: Vec<Vec<u8>>,
 }
 
-static WORLD: LazyLock<World> = LazyLock::new(|| {
+pub(super) static WORLD: LazyLock<World> = LazyLock::new(|| {
     let manifest = Manifest {
         format: "consign-manifest-v1".into(),
         app: name("shop"),
         version: name("1.2.0"),
         platform: None,
-        plan: "app = \"shop\"\n[[step]]\nname = \"one\"\nrun = [\"a\"]\nuser = \"shop\"\n[[step]]\nname = \"activate\"\nactivate = true\n".into(),
+        plan: "app = \"shop\"\n[[step]]\nname = \"one\"\nrun = [\"a\"]\nuser = \"shop\"\n[params.size]\ntype = \"int\"\ndefault = 1\n[[step]]\nname = \"activate\"\nactivate = true\n".into(),
         entries: Vec::new(),
     };
     let digest = manifest.digest();
@@ -138,6 +139,7 @@ fn decision(bytes: &[u8]) -> Result<Seen, String> {
         Ok(order) => order,
         Err(refusal) => return refused(&refusal),
     };
+    reached("read");
     let mut shape = String::new();
     for environment in ["staging", "production", "vault"] {
         for came in [Came::Nothing, Came::Publication, Came::All] {
@@ -174,6 +176,9 @@ fn decided(order: &Order, environment: &str, came: Came) -> Result<String, Strin
         && order.coordinator == COORDINATOR
         && order.term >= 7
         && order.app.as_str() == "shop";
+    if is_ours {
+        reached("for this server");
+    }
     let approach = authorize_approach(order, COORDINATOR, &ROOT, &word, &memory);
     must(approach.is_ok() == is_ours, || "the first rules say otherwise".into())?;
 
@@ -204,6 +209,11 @@ fn decided(order: &Order, environment: &str, came: Came) -> Result<String, Strin
         format!("in {environment}, the decision is: {told}")
     })?;
 
+    match (environment, should) {
+        ("staging", true) => reached("let into staging"),
+        ("production", true) => reached("let into production"),
+        _ => {}
+    }
     let deciding = Deciding { manifest: Some(WORLD.digest), statements: &statements, now: NOW };
     let control = authorize_control(order, COORDINATOR, &ROOT, &word, &memory, deciding);
     // Whether it is about an app of this server is the journal's business: such a word is about a deployment that is here.
@@ -217,6 +227,9 @@ fn decided(order: &Order, environment: &str, came: Came) -> Result<String, Strin
             OrderKind::Decide { .. } => environment == "staging",
             OrderKind::Deploy { .. } | OrderKind::Return { .. } => false,
         };
+    if should {
+        reached("a word that counts");
+    }
     must(control.is_ok() == should, || format!("in {environment}, a word about it is {}", control.is_ok()))?;
     for refusal in [work.err(), control.err(), approach.err()].into_iter().flatten() {
         refused(&refusal)?;

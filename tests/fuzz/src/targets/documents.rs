@@ -6,26 +6,31 @@ use consign_common::{
     json,
     limits::{ArtifactLimits, ORDER_BYTES, TRUST_ROOT_BYTES},
     plan::Changes,
+    time::UnixMs,
     trust::{
-        Envelope, Gate, Order, Predicate, STATEMENT_TYPE, Statement, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE,
-        TrustRoot, evidence,
+        Approval, Envelope, Gate, Order, Predicate, STATEMENT_TYPE, Statement, Subject, TRUST_ROOT_TYPE,
+        TRUST_ROOT_V2_TYPE, TrustRoot, evidence,
         gate::{Arrival, Question, Time, assess},
     },
 };
 use serde_json::Value;
 
 use super::{
-    JSON_WORDS, Seen, Target, must, refused, size,
-    world::{NOW, OWNERS, ROOT, signed},
+    JSON_WORDS, Seen, Target, must, reached, refused, size,
+    world::{NOW, OWNERS, ROOT, name, number, signed},
 };
 
 pub(super) const TRUST_ROOT: Target = Target {
     name: "trust-root",
     about: "trust roots: one type and one meaning, only the root role's word changes one, and no gate is open by itself",
     golden: &["trust-root.json", "trust-root-v2.json", "trust-root-envelope.json"],
-    more: || vec![ROOT.to_payload()],
+    more: || {
+        let next = TrustRoot { version: ROOT.version + 1, ..ROOT.clone() };
+        vec![ROOT.to_payload(), next.to_payload()]
+    },
     words: JSON_WORDS,
     most_bytes: 64 << 10,
+    stages: &["JSON", "read", "checked", "pinned", "follows", "gates asked"],
     in_test: 10_000,
     check: trust_root,
 };
@@ -35,8 +40,14 @@ fn trust_root(bytes: &[u8]) -> Result<Seen, String> {
     if let Ok(envelope) = Envelope::parse(bytes, TRUST_ROOT_BYTES) {
         return trust_root_envelope(bytes, &envelope);
     }
+    if super::is_json(bytes) {
+        reached("JSON");
+    }
     let root =
         json::from_slice_exact::<TrustRoot>(bytes, TRUST_ROOT_BYTES).map_err(|error| error.to_string());
+    if root.is_ok() {
+        reached("read");
+    }
     let root = match root.and_then(|root| root.check().map(|()| root).map_err(|refusal| refusal.to_string()))
     {
         Ok(root) => root,
@@ -52,6 +63,7 @@ fn trust_root(bytes: &[u8]) -> Result<Seen, String> {
             return refused(&why);
         }
     };
+    reached("checked");
     must(same_value(bytes, &root.to_payload()), || "it is not written as what it was read from".into())?;
 
     let mut opened = 0;
@@ -63,6 +75,7 @@ fn trust_root(bytes: &[u8]) -> Result<Seen, String> {
         })?;
         match TrustRoot::open_pinned(&envelope, pin) {
             Ok(read) => {
+                reached("pinned");
                 opened += 1;
                 must(read == root && payload_type == root.payload_type(), || {
                     "it opens as something else".into()
@@ -71,6 +84,7 @@ fn trust_root(bytes: &[u8]) -> Result<Seen, String> {
             Err(refusal) => drop(refused(&refusal)?),
         }
         if let Ok(next) = ROOT.open_next(&envelope) {
+            reached("follows");
             must(next.version == ROOT.version + 1, || "a version that does not follow".into())?;
         }
         let stranger = signed(payload_type, bytes, &[&OWNERS.stranger]).to_vec();
@@ -93,7 +107,8 @@ fn gates(root: &TrustRoot) -> Result<(), String> {
     let Some(app) = root.apps.keys().next() else { return Ok(()) };
     let config = consign_common::config::InForce::default();
     for (environment, gate) in &root.environments {
-        for failed in [None, Some(super::world::number(1))] {
+        reached("gates asked");
+        for failed in [None, Some(number(1))] {
             let question = Question {
                 root,
                 app,
@@ -148,24 +163,51 @@ pub(super) const STATEMENT: Target = Target {
         "statement-published.json",
         "statement-test-result.json",
     ],
-    more: Vec::new,
+    more: approvals,
     words: JSON_WORDS,
     most_bytes: 64 << 10,
+    stages: &["JSON", "read", "ours", "counts"],
     in_test: 20_000,
     check: statement,
 };
 
+/// That would count now; the golden one is long over.
+fn approvals() -> Vec<Vec<u8>> {
+    let approval = |environment| {
+        let predicate = Predicate::Approval(Approval {
+            app: name("shop"),
+            environment: name(environment),
+            number: number(NOW.0),
+            start_by: UnixMs(NOW.0 + 1000),
+            converge_until: UnixMs(NOW.0 + 2000),
+            config_sha256: None,
+            plan_sha256: None,
+            reason: None,
+        });
+        let subject = Subject { name: "shop".into(), sha256: Sha256::of(b"a") };
+        Statement { subject, predicate }.to_payload()
+    };
+    vec![approval("production"), approval("vault")]
+}
+
 fn statement(bytes: &[u8]) -> Result<Seen, String> {
+    if super::is_json(bytes) {
+        reached("JSON");
+    }
     let statement = match Statement::parse(bytes) {
         Ok(statement) => statement,
         Err(refusal) => return refused(&refusal),
     };
+    reached("read");
     let written = statement.to_payload();
     must(Statement::parse(&written).as_ref() == Ok(&statement), || {
         "it is not read again as what it was".into()
     })?;
     let name = statement.predicate.type_name().to_owned();
     let is_foreign = matches!(statement.predicate, Predicate::Foreign { .. });
+    if !is_foreign {
+        reached("ours");
+    }
     must(is_foreign || same_value(bytes, &written), || "it is not written as what it was read from".into())?;
     must(is_foreign != name.starts_with("consign:"), || format!("{name} is read as another's"))?;
 
@@ -209,6 +251,9 @@ fn statement(bytes: &[u8]) -> Result<Seen, String> {
         must(counted.len() == usize::from(should), || {
             format!("{} signatures count in {environment}", counted.len())
         })?;
+        if should {
+            reached("counts");
+        }
         must(counted.iter().all(|vote| vote.owner.as_str() == "alice"), || "another owner counts".into())?;
         shape.push_str(&format!(" {}", counted.len()));
         if let Some(refusal) = assessed.refusal(&environment) {
@@ -226,6 +271,7 @@ pub(super) const MANIFEST: Target = Target {
     more: manifests,
     words: JSON_WORDS,
     most_bytes: 64 << 10,
+    stages: &["JSON", "read", "with entries"],
     in_test: 10_000,
     check: manifest,
 };
@@ -240,6 +286,9 @@ fn manifests() -> Vec<Vec<u8>> {
 }
 
 fn manifest(bytes: &[u8]) -> Result<Seen, String> {
+    if super::is_json(bytes) {
+        reached("JSON");
+    }
     let limits = ArtifactLimits::default();
     let manifest = match Manifest::parse(bytes, &limits) {
         Ok(manifest) => manifest,
@@ -249,6 +298,10 @@ fn manifest(bytes: &[u8]) -> Result<Seen, String> {
             return Ok(Seen::Refused(error.to_string()));
         }
     };
+    reached("read");
+    if !manifest.entries.is_empty() {
+        reached("with entries");
+    }
     must(manifest.to_bytes() == bytes && manifest.digest() == Sha256::of(bytes), || "a second form".into())?;
     must(manifest.total_bytes() <= limits.total_bytes, || "more bytes than the limit".into())?;
     let paths: Vec<&[u8]> = manifest.entries.iter().map(|entry| entry.path.as_bytes()).collect();
@@ -287,15 +340,20 @@ pub(super) const ORDER: Target = Target {
     more: Vec::new,
     words: JSON_WORDS,
     most_bytes: ORDER_BYTES + 100,
+    stages: &["JSON", "read"],
     in_test: 20_000,
     check: order,
 };
 
 fn order(bytes: &[u8]) -> Result<Seen, String> {
+    if super::is_json(bytes) {
+        reached("JSON");
+    }
     let order = match Order::parse(bytes) {
         Ok(order) => order,
         Err(refusal) => return refused(&refusal),
     };
+    reached("read");
     let written = order.to_vec();
     must(same_value(bytes, &written), || "it is not written as what it was read from".into())?;
     must(bytes.len() <= ORDER_BYTES, || "longer than the limit".into())?;

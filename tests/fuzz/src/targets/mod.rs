@@ -3,11 +3,12 @@
 
 mod decision;
 mod documents;
+mod gated;
 mod plans;
 mod signed;
 mod world;
 
-use std::{fs, path::Path};
+use std::{cell::RefCell, fs, path::Path};
 
 #[derive(Debug)]
 pub struct Target {
@@ -20,6 +21,8 @@ pub struct Target {
     /// What its language is made of.
     pub words: &'static [&'static str],
     pub most_bytes: usize,
+    /// How far an input can get, in the order in which it gets there: [`reached`].
+    pub stages: &'static [&'static str],
     /// Inputs in `make test`.
     pub in_test: u64,
     pub check: fn(&[u8]) -> Result<Seen, String>,
@@ -48,6 +51,7 @@ pub const ALL: &[&Target] = &[
     &signed::KEY,
     &signed::TOKEN,
     &decision::DECISION,
+    &gated::GATE,
 ];
 
 impl Target {
@@ -67,6 +71,25 @@ impl Target {
         seeds.extend((self.more)());
         seeds
     }
+}
+
+thread_local! {
+    static REACHED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The input that is being read got so far. A reader that is only ever asked about the beginnings of its language shows in
+/// these counts.
+fn reached(stage: &'static str) {
+    REACHED.with_borrow_mut(|stages| {
+        if !stages.contains(&stage) {
+            stages.push(stage);
+        }
+    });
+}
+
+/// How far the last input got; the next one begins anew.
+pub(crate) fn take_reached() -> Vec<&'static str> {
+    REACHED.take()
 }
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -92,6 +115,11 @@ fn is_harmless(text: &str) -> Result<(), String> {
         Some(c) => Err(format!("a refusal with the control character U+{:04x}", u32::from(c))),
         None => Ok(()),
     }
+}
+
+/// Whatever it says.
+fn is_json(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
 }
 
 /// Sizes that are alike.

@@ -13,7 +13,7 @@ use consign_common::{
 };
 use serde_json::{Value, json};
 
-use super::{JSON_WORDS, Seen, Target, must, refused, size, world::name};
+use super::{JSON_WORDS, Seen, Target, must, reached, refused, size, world::name};
 
 pub(super) const PLAN: Target = Target {
     name: "plan",
@@ -96,6 +96,7 @@ pub(super) const PLAN: Target = Target {
         "\"**\"",
     ],
     most_bytes: 32 << 10,
+    stages: &["text", "read", "given values", "evaluated"],
     in_test: 2_000,
     check: plan,
 };
@@ -119,6 +120,7 @@ fn plans() -> Vec<Vec<u8>> {
 
 fn plan(bytes: &[u8]) -> Result<Seen, String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Ok(Seen::Refused("not UTF-8".into())) };
+    reached("text");
     let plan = match Plan::parse(text, "consign.toml") {
         Ok(plan) => plan,
         Err(error) => {
@@ -135,6 +137,7 @@ fn plan(bytes: &[u8]) -> Result<Seen, String> {
             return Ok(Seen::Refused(error.problems()[0].message.clone()));
         }
     };
+    reached("read");
     must(text.len() <= PLAN_BYTES && plan.steps.len() <= STEPS, || "beyond a limit".into())?;
     let mut names: Vec<_> = plan.steps.iter().map(|step| &step.name).collect();
     names.sort();
@@ -147,11 +150,16 @@ fn plan(bytes: &[u8]) -> Result<Seen, String> {
     })?;
 
     let values = values(&plan)?;
+    if values.iter().next().is_some() {
+        reached("given values");
+    }
     let mut shape = format!("{} {}", size(plan.steps.len()), size(plan.params.len()));
     for (index, step) in plan.steps.iter().enumerate() {
         if let Some(when) = &step.when {
             let earlier: Vec<_> = plan.steps[..index].iter().map(|step| step.name.clone()).collect();
-            drop(evaluated(when, &facts(when, values.plain(), &earlier))?);
+            if evaluated(when, &facts(when, values.plain(), &earlier))?.is_ok() {
+                reached("evaluated");
+            }
             shape.push_str(" when");
         }
     }
@@ -276,13 +284,18 @@ pub(super) const PLAN_DOCUMENT: Target = Target {
         "\n",
     ],
     most_bytes: 64 << 10,
+    stages: &["headed", "read"],
     in_test: 20_000,
     check: plan_document,
 };
 
 fn plan_document(bytes: &[u8]) -> Result<Seen, String> {
+    if bytes.starts_with(b"consign-plan-v1\nartifact ") {
+        reached("headed");
+    }
     match PlanDocument::parse(bytes) {
         Ok(document) => {
+            reached("read");
             must(document.to_vec() == bytes && document.digest() == Sha256::of(bytes), || {
                 "a second form".into()
             })?;
@@ -385,6 +398,7 @@ pub(super) const CONDITION: Target = Target {
     },
     words: CEL_WORDS,
     most_bytes: CONDITION_BYTES + 100,
+    stages: &["text", "compiled", "yes or no"],
     in_test: 5_000,
     check: condition,
 };
@@ -396,6 +410,7 @@ static GOLDEN: LazyLock<Plan> = LazyLock::new(|| {
 
 fn condition(bytes: &[u8]) -> Result<Seen, String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Ok(Seen::Refused("not UTF-8".into())) };
+    reached("text");
     let steps = [name("one")];
     let condition = match Condition::compile(text, &Names { params: &GOLDEN.params, steps: &steps }) {
         Ok(condition) => condition,
@@ -411,6 +426,7 @@ fn condition(bytes: &[u8]) -> Result<Seen, String> {
             return Ok(Seen::Refused(first.message.clone()));
         }
     };
+    reached("compiled");
     must(text.len() <= CONDITION_BYTES, || "longer than the limit".into())?;
     let params = [("workers", "4"), ("greeting", "hello"), ("debug", "false")]
         .map(|(key, value)| (name(key), value.to_owned()));
@@ -418,6 +434,9 @@ fn condition(bytes: &[u8]) -> Result<Seen, String> {
     let one = evaluated(&condition, &known)?;
     let other = Facts { previous: None, outcomes: BTreeMap::new(), labels: BTreeMap::new(), ..known };
     let other = evaluated(&condition, &other)?;
+    if one.is_ok() && other.is_ok() {
+        reached("yes or no");
+    }
     let shape = |evaluation: Result<Evaluation, String>| match evaluation {
         Ok(evaluation) => format!("{} of {}", evaluation.value, size(evaluation.inputs.len())),
         Err(why) => why,
@@ -444,6 +463,7 @@ pub(super) const WHERE: Target = Target {
     },
     words: CEL_WORDS,
     most_bytes: CONDITION_BYTES + 100,
+    stages: &["text", "compiled", "yes or no"],
     in_test: 5_000,
     check: gate_where,
 };
@@ -472,16 +492,21 @@ static PREDICATES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 
 fn gate_where(bytes: &[u8]) -> Result<Seen, String> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Ok(Seen::Refused("not UTF-8".into())) };
+    reached("text");
     let condition = match Where::compile(text) {
         Ok(condition) => condition,
         Err(error) => return refused(&error),
     };
+    reached("compiled");
     let mut shape = String::new();
     for predicate in PREDICATES.iter() {
         let holds = condition.holds(predicate);
         must(holds == condition.holds(predicate), || "it comes out in two ways".into())?;
         match holds {
-            Ok(holds) => shape.push(if holds { 'y' } else { 'n' }),
+            Ok(holds) => {
+                reached("yes or no");
+                shape.push(if holds { 'y' } else { 'n' });
+            }
             Err(failed) => {
                 refused(&failed)?;
                 shape.push('-');
@@ -504,6 +529,7 @@ pub(super) const CONFIG: Target = Target {
     },
     words: JSON_WORDS,
     most_bytes: 32 << 10,
+    stages: &["JSON", "values", "fits the plan"],
     in_test: 20_000,
     check: config,
 };
@@ -516,14 +542,19 @@ fn config(bytes: &[u8]) -> Result<Seen, String> {
         })?;
         must(Sha256::of(&written) == values.digest(), || "the digest is not that of its document".into())?;
     }
+    if super::is_json(bytes) {
+        reached("JSON");
+    }
     let given: BTreeMap<StepName, ConfigValue> = match json::from_slice_exact(bytes, VALUES_BYTES) {
         Ok(given) => given,
         Err(error) => return refused(&error),
     };
+    reached("values");
     let values = match effective(&GOLDEN, Some(&given)) {
         Ok(values) => values,
         Err(error) => return refused(&error),
     };
+    reached("fits the plan");
     must(values.iter().map(|(name, _)| name).eq(GOLDEN.params.keys()), || {
         "not the plan's parameters".into()
     })?;

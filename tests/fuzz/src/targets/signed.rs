@@ -10,11 +10,14 @@ use consign_common::{
     digest::Sha256,
     json,
     limits::{ENVELOPE_BYTES, KEY_FILE_BYTES, SIGNATURES, SSHSIG_BYTES},
-    trust::{Envelope, JoinToken, KeyFile, PublicKey, STATEMENT_TYPE, Scheme, TRUST_ROOT_TYPE, pae, sshsig},
+    trust::{
+        Envelope, JoinToken, KeyFile, PublicKey, STATEMENT_TYPE, Scheme, Signature, SigningKey,
+        TRUST_ROOT_TYPE, pae, sshsig,
+    },
 };
 
 use super::{
-    JSON_WORDS, Seen, Target, must, refused, size,
+    JSON_WORDS, Seen, Target, must, reached, refused, size,
     world::{OWNERS, Owners, ROOT, name, role, signed},
 };
 
@@ -25,6 +28,7 @@ pub(super) const ENVELOPE: Target = Target {
     more: envelopes,
     words: JSON_WORDS,
     most_bytes: 64 << 10,
+    stages: &["read", "hinted", "signed again", "signed by two"],
     in_test: 20_000,
     check: envelope,
 };
@@ -61,6 +65,7 @@ fn envelope(bytes: &[u8]) -> Result<Seen, String> {
         Ok(envelope) => envelope,
         Err(refusal) => return refused(&refusal),
     };
+    reached("read");
     must(envelope.signatures().len() <= SIGNATURES, || "more signatures than the limit".into())?;
     must(Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).as_ref() == Ok(&envelope), || {
         "it is not read again as what it was".into()
@@ -101,7 +106,46 @@ fn envelope(bytes: &[u8]) -> Result<Seen, String> {
     must(envelope.verified_by("document", &role(1, &[stranger]), &ROOT.keys).is_err(), || {
         "a stranger's word counts".into()
     })?;
+    signed_again(&envelope)?;
     Ok(Seen::Accepted(format!("{owners:?} of {}", size(envelope.signatures().len()))))
+}
+
+/// What Alice and Carol sign as it stands, whatever was changed in it, counts as theirs: every second signature is made
+/// again, with the hint that stands there.
+fn signed_again(envelope: &Envelope) -> Result<(), String> {
+    let Owners { alice, carol, second, stranger, .. } = &*OWNERS;
+    let by = signed(envelope.payload_type(), envelope.payload(), &[alice, carol]);
+    let mut again = Envelope::unsigned(envelope.payload_type(), envelope.payload().to_vec());
+    let mut expected = BTreeSet::new();
+    for (index, old) in envelope.signatures().iter().enumerate() {
+        let made = &by.signatures()[index / 2 % 2];
+        let is_hint = |key: &&SigningKey| key.public().id().to_string() == old.key_id;
+        // A hint that names another of the keys is believed.
+        let hinted = [alice, &OWNERS.ci, carol, second].into_iter().find(is_hint);
+        if index % 2 == 0 && hinted.is_none_or(|key| key.public().id().to_string() == made.key_id) {
+            reached("hinted");
+            again.add(Signature { key_id: old.key_id.clone(), bytes: made.bytes.clone() });
+            // A second one of the same hint has taken the place of the first.
+            expected.retain(|(hint, _)| *hint != old.key_id);
+            expected.insert((old.key_id.clone(), index / 2 % 2));
+        }
+    }
+    let again = Envelope::parse(&again.to_vec(), usize::MAX).map_err(|refusal| refusal.to_string())?;
+    let everybody = role(1, &[alice, carol, second, stranger]);
+    let signers = again.signers(&everybody, &ROOT.keys);
+    let wanted: BTreeSet<usize> = expected.into_iter().map(|(_, who)| who).collect();
+    must(signers.len() == wanted.len(), || {
+        format!("{} signers of {} who have signed", signers.len(), wanted.len())
+    })?;
+    if !wanted.is_empty() {
+        reached("signed again");
+    }
+    let two = again.verified_by("document", &role(2, &[alice, carol, second]), &ROOT.keys);
+    must(two.is_ok() == (wanted.len() == 2), || "two owners are counted otherwise".into())?;
+    if two.is_ok() {
+        reached("signed by two");
+    }
+    Ok(())
 }
 
 /// What Alice has signed in the golden files.
@@ -137,6 +181,7 @@ pub(super) const SSHSIG: Target = Target {
         "\u{1}",
     ],
     most_bytes: 1024,
+    stages: &["magic", "framed", "signed again", "verifies"],
     in_test: 20_000,
     check: sshsig_blob,
 };
@@ -192,6 +237,10 @@ fn sshsig_blob(bytes: &[u8]) -> Result<Seen, String> {
             "another key's word".into()
         })?;
     }
+    if bytes.starts_with(b"SSHSIG") {
+        reached("magic");
+    }
+    framed(bytes)?;
     let mut shape = format!("verifies {verifies}");
     for (read, length) in [(sshsig::raw_key(bytes), 32), (sshsig::raw_signature(bytes), 64)] {
         let Some(raw) = read else { continue };
@@ -220,6 +269,60 @@ fn sshsig_blob(bytes: &[u8]) -> Result<Seen, String> {
     }
 }
 
+/// A blob that is whole, signed again over what it says: it counts exactly where it says what ours say.
+fn framed(bytes: &[u8]) -> Result<(), String> {
+    let mut rest = sshsig::Reader::new(bytes);
+    let Some(magic) = rest.take(6) else { return Ok(()) };
+    let (Some(version), Some(public), Some(namespace), Some(reserved), Some(hash), Some(_)) =
+        (rest.number(), rest.string(), rest.string(), rest.string(), rest.string(), rest.string())
+    else {
+        return Ok(());
+    };
+    reached("framed");
+    let after = &bytes[bytes.len() - remaining(rest)..];
+    let algorithm = match hash {
+        b"sha256" => &ring::digest::SHA256,
+        _ => &ring::digest::SHA512,
+    };
+    let mut frame = magic.to_vec();
+    let mut blob = magic.to_vec();
+    blob.extend(version.to_be_bytes());
+    sshsig::put(&mut blob, public);
+    for part in [namespace, reserved, hash] {
+        sshsig::put(&mut frame, part);
+        sshsig::put(&mut blob, part);
+    }
+    sshsig::put(&mut frame, ring::digest::digest(algorithm, MESSAGE).as_ref());
+    let carol = &OWNERS.carol;
+    let mut signature = Vec::new();
+    sshsig::put(&mut signature, b"ssh-ed25519");
+    sshsig::put(&mut signature, &carol.sign(&frame));
+    sshsig::put(&mut blob, &signature);
+    blob.extend_from_slice(after);
+    reached("signed again");
+    let should = magic == b"SSHSIG"
+        && version == 1
+        && public == sshsig::public_blob(&carol.public())
+        && namespace == b"consign"
+        && reserved.is_empty()
+        && matches!(hash, b"sha256" | b"sha512")
+        && after.is_empty();
+    let verifies = sshsig::verify(&carol.public(), MESSAGE, &blob);
+    must(verifies == should, || format!("signed again it is called {verifies}"))?;
+    if verifies {
+        reached("verifies");
+    }
+    Ok(())
+}
+
+fn remaining(mut rest: sshsig::Reader<'_>) -> usize {
+    let mut count = 0;
+    while rest.take(1).is_some() {
+        count += 1;
+    }
+    count
+}
+
 pub(super) const KEY: Target = Target {
     name: "key",
     about: "key files and public keys: what loads can sign, what is signed verifies, and no key fits any message",
@@ -234,18 +337,24 @@ pub(super) const KEY: Target = Target {
     },
     words: JSON_WORDS,
     most_bytes: 8192,
+    stages: &["a public key", "JSON", "a key file", "loads"],
     in_test: 20_000,
     check: key,
 };
 
 fn key(bytes: &[u8]) -> Result<Seen, String> {
     if let Some(seen) = public_key(bytes)? {
+        reached("a public key");
         return Ok(seen);
+    }
+    if super::is_json(bytes) {
+        reached("JSON");
     }
     let file: KeyFile = match json::from_slice(bytes, KEY_FILE_BYTES) {
         Ok(file) => file,
         Err(error) => return refused(&error),
     };
+    reached("a key file");
     must(json::from_slice::<KeyFile>(&json::to_vec(&file), KEY_FILE_BYTES).as_ref() == Ok(&file), || {
         "it is not read again as what it was".into()
     })?;
@@ -256,6 +365,7 @@ fn key(bytes: &[u8]) -> Result<Seen, String> {
         Ok(key) => key,
         Err(error) => return refused(&error),
     };
+    reached("loads");
     let public = key.public();
     must(PublicKey::from_raw(public.as_raw()) == Ok(public), || {
         "a key that no trust root could have".into()
@@ -304,6 +414,7 @@ pub(super) const TOKEN: Target = Target {
         "operator",
     ],
     most_bytes: 8192,
+    stages: &["decoded", "read"],
     in_test: 20_000,
     check: token,
 };
@@ -326,10 +437,14 @@ fn token(bytes: &[u8]) -> Result<Seen, String> {
         }
         _ => String::from_utf8_lossy(bytes),
     };
+    if text.trim().strip_prefix("consign1.").is_some_and(|text| URL_SAFE_NO_PAD.decode(text).is_ok()) {
+        reached("decoded");
+    }
     let token = match JoinToken::parse(&text) {
         Ok(token) => token,
         Err(error) => return refused(&error),
     };
+    reached("read");
     let again = token.to_text().map_err(|error| format!("what was read cannot be written: {error}"))?;
     must(JoinToken::parse(&again).as_ref() == Ok(&token), || "it is not read again as what it was".into())?;
     must(token.secret_bytes().is_ok(), || "a token without a secret".into())?;
