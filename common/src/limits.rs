@@ -48,10 +48,12 @@ pub const KEY_FILE_BYTES: usize = 4096;
 pub const IDENTITY_BYTES: usize = 64 << 10;
 /// Bytes of an SSHSIG blob: with an ssh-ed25519 key and our namespace it has 177.
 pub const SSHSIG_BYTES: usize = 256;
-/// Keys of a role: with [`SIGNATURES`] it bounds the verifications that one envelope can cost.
+/// Keys of a role: a list that people can read.
 pub const ROLE_KEYS: usize = 64;
-/// Signatures in an envelope: each costs a verification.
+/// Signatures in an envelope: each costs a verification with the key that it names.
 pub const SIGNATURES: usize = 32;
+/// Verifications of an envelope's signatures that name no key, or the wrong one, with those that may have made them.
+pub const HINTLESS_VERIFICATIONS: usize = 256;
 /// Steps of evaluating a gate's `where` over one predicate, and bytes of text that it looks at.
 pub const WHERE_COST: usize = 1 << 20;
 /// Rules of a gate's `require`, and of its `rearm`.
