@@ -64,6 +64,8 @@ pub const PLAN_DOCUMENT_BYTES: usize = 2 << 20;
 pub const SEALED_BYTES: usize = 256 << 10;
 /// Statements with an order.
 pub const STATEMENTS: usize = 32;
+/// Bytes of all statements with an order.
+pub const EVIDENCE_BYTES: usize = 3 << 19;
 /// Labels of a server.
 pub const LABELS: usize = 64;
 /// Nesting of JSON: the parser's stack.
@@ -92,3 +94,9 @@ pub const RECEIPT_BYTES: usize = 256 << 10;
 pub const SECRET_BYTES: usize = 16 << 10;
 /// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
 pub const SEALED_SECRET_BYTES: usize = 128 << 10;
+
+/// An order goes in one message, with all that may go beside it; what the message itself adds is less than the rest.
+const _: () = assert!(
+    ORDER_BYTES + EVIDENCE_BYTES + PLAN_DOCUMENT_BYTES + SEALED_BYTES + (128 << 10) <= MESSAGE_BYTES,
+    "an order with all that it may carry is larger than a message may be"
+);
