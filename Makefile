@@ -9,7 +9,7 @@ help:
 	@echo 'make fuzz        changes what is read before it is trusted: TARGET=name SECONDS=n SEED=n; TARGET=name INPUT=file replays'
 	@echo 'make mutants     plants bugs in the decision and in key loading, and runs the tests against each (needs cargo-mutants)'
 	@echo 'make soak        a kill at every crash point, and a thousand each of agent and coordinator; an hour, no root'
-	@echo 'make check       formatting, lints, shell scripts'
+	@echo 'make check       formatting, lints, shell scripts, names that the documents give'
 	@echo 'make bench       speed and memory; prints figures, asserts none'
 	@echo 'make build       release binaries in target/release: consign, consign-agent'
 
@@ -68,6 +68,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	sh tests/hosts/check-scripts.sh
+	sh tests/docs/check-names.sh
 
 bench:
 	cargo build --release --locked --bins

@@ -121,6 +121,8 @@ pub struct AppReport {
     pub term: u64,
     /// Since when `rearm` holds.
     pub failed: Option<OrderingNumber>,
+    /// The highest sequence of an accepted config; 0: none yet.
+    pub config_sequence: u64,
 }
 
 /// Which journal this is, and how far it was ever written.

@@ -48,10 +48,12 @@ pub const KEY_FILE_BYTES: usize = 4096;
 pub const IDENTITY_BYTES: usize = 64 << 10;
 /// Bytes of an SSHSIG blob: with an ssh-ed25519 key and our namespace it has 177.
 pub const SSHSIG_BYTES: usize = 256;
-/// Keys of a role: with [`SIGNATURES`] it bounds the verifications that one envelope can cost.
+/// Keys of a role: a list that people can read.
 pub const ROLE_KEYS: usize = 64;
-/// Signatures in an envelope: each costs a verification.
+/// Signatures in an envelope: each costs a verification with the key that it names.
 pub const SIGNATURES: usize = 32;
+/// Verifications of an envelope's signatures that name no key, or the wrong one, with those that may have made them.
+pub const HINTLESS_VERIFICATIONS: usize = 256;
 /// Steps of evaluating a gate's `where` over one predicate, and bytes of text that it looks at.
 pub const WHERE_COST: usize = 1 << 20;
 /// Rules of a gate's `require`, and of its `rearm`.
@@ -62,6 +64,8 @@ pub const PLAN_DOCUMENT_BYTES: usize = 2 << 20;
 pub const SEALED_BYTES: usize = 256 << 10;
 /// Statements with an order.
 pub const STATEMENTS: usize = 32;
+/// Bytes of all statements with an order.
+pub const EVIDENCE_BYTES: usize = 3 << 19;
 /// Labels of a server.
 pub const LABELS: usize = 64;
 /// Nesting of JSON: the parser's stack.
@@ -90,3 +94,9 @@ pub const RECEIPT_BYTES: usize = 256 << 10;
 pub const SECRET_BYTES: usize = 16 << 10;
 /// Bytes of one secret sealed to one server: the value as JSON may escape it, and what age adds.
 pub const SEALED_SECRET_BYTES: usize = 128 << 10;
+
+/// An order goes in one message, with all that may go beside it; what the message itself adds is less than the rest.
+const _: () = assert!(
+    ORDER_BYTES + EVIDENCE_BYTES + PLAN_DOCUMENT_BYTES + SEALED_BYTES + (128 << 10) <= MESSAGE_BYTES,
+    "an order with all that it may carry is larger than a message may be"
+);

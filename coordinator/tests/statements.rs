@@ -12,10 +12,11 @@ use common::{
 };
 use consign_common::{
     digest::Sha256,
+    name::Id,
     time::{Clock as _, SystemClock, UnixMs},
     trust::{
-        APPROVAL, Approval, Envelope, Gate, GateRule, Key, OrderingNumber, Predicate, RoleKeys,
-        STATEMENT_TYPE, Scheme, Separation, SigningKey, Statement, Subject,
+        APPROVAL, Approval, Decision, DecisionAction, Envelope, Gate, GateRule, Key, OrderingNumber,
+        Predicate, RoleKeys, STATEMENT_TYPE, Scheme, Separation, SigningKey, Statement, Subject,
     },
 };
 use consign_coordinator::store::{StateDir, Store};
@@ -100,6 +101,69 @@ impl Gated {
     }
 }
 
+/// The newest by the time that they say, in whatever order they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_test_results_that_say_when_the_newest_stands_in_whatever_order_they_come() {
+    let gated = Gated::new().await;
+    let mut client = gated.world.admin().await;
+    let at = |result: &str, ms: u64| {
+        let value = serde_json::json!({ "result": result, "timeCreated": UnixMs(ms).to_string() });
+        gated.sign(Predicate::Foreign { predicate_type: TESTED.to_owned(), value }, &gated.qa)
+    };
+    let failed = at("FAILED", now());
+    assert_eq!(put(&mut client, failed.clone()).await.unwrap().novelty, "new");
+    // It was made before, and was kept back until now.
+    assert_eq!(put(&mut client, at("PASSED", now() - 60_000)).await.unwrap().novelty, "outdated");
+    assert!(gated.listed().await.iter().any(|statement| statement.envelope == failed));
+    let far = put(&mut client, at("PASSED", now() + 11 * 60_000)).await.unwrap_err();
+    assert!(far.message().starts_with("far-future"), "{far}");
+    assert_eq!(put(&mut client, at("PASSED", now() + 2000)).await.unwrap().novelty, "new");
+    assert!(!gated.listed().await.iter().any(|statement| statement.envelope == failed));
+}
+
+/// A coordinator takes nothing that it could not send.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_not_go_with_an_order_is_refused_when_it_is_brought() {
+    let gated = Gated::new().await;
+    let mut client = gated.world.admin().await;
+    let long = "x".repeat(185_000);
+    let tested = |key: &SigningKey| {
+        let value = serde_json::json!({ "result": "PASSED", "log": long });
+        gated.sign(Predicate::Foreign { predicate_type: TESTED.to_owned(), value }, key)
+    };
+    let approved = |key: &SigningKey| {
+        let approval = Approval { reason: Some(long.clone()), ..gated.approval("production", now()) };
+        gated.sign(Predicate::Approval(approval), key)
+    };
+    for envelope in [
+        tested(&gated.pat),
+        tested(&gated.sam),
+        tested(&gated.qa),
+        approved(&gated.pat),
+        approved(&gated.sam),
+    ] {
+        assert_eq!(put(&mut client, envelope).await.unwrap().novelty, "new");
+    }
+    let decision = Decision {
+        environment: "production".parse().unwrap(),
+        rollout: Id::from_bytes([1; 16]),
+        server: None,
+        step: "warm".parse().unwrap(),
+        action: DecisionAction::Skip,
+        at: UnixMs(now()),
+        reason: long.clone(),
+    };
+    let before = gated.listed().await.len();
+    let large = gated.sign(Predicate::Decision(decision.clone()), &gated.pat);
+    let refused = put(&mut client, large).await.unwrap_err();
+    assert!(refused.message().starts_with("statements-too-large"), "{refused}");
+    assert!(refused.message().contains("production"), "{refused}");
+    assert_eq!(gated.listed().await.len(), before, "nothing of it is kept");
+    let small = Decision { reason: "cold".into(), ..decision };
+    let small = gated.sign(Predicate::Decision(small), &gated.pat);
+    assert_eq!(put(&mut client, small).await.unwrap().novelty, "new");
+}
+
 async fn put(client: &mut OperatorsClient<Channel>, envelope: Vec<u8>) -> Result<v1::Statement, Status> {
     let request = PutStatementRequest { envelope: envelope.into() };
     client.put_statement(request).await.map(tonic::Response::into_inner)
@@ -129,12 +193,19 @@ async fn what_gates_ask_for_is_kept_and_the_newest_word_of_a_signer_stands() {
 
     // A test that failed later is not hidden behind the one that passed.
     let passed = gated.tested("PASSED", &gated.qa);
-    assert_eq!(put(&mut client, passed).await.unwrap().helps, ["production"]);
+    assert_eq!(put(&mut client, passed.clone()).await.unwrap().helps, ["production"]);
     let failed = gated.tested("FAILED", &gated.qa);
     assert!(put(&mut client, failed.clone()).await.unwrap().helps.is_empty());
     let listed = gated.listed().await;
     assert_eq!(listed.len(), 4);
     assert!(listed.iter().any(|statement| statement.envelope == failed));
+    // Nor is it, when the one that passed is brought again: in the same envelope, or in another.
+    assert_eq!(put(&mut client, passed.clone()).await.unwrap().novelty, "outdated");
+    let mut unhinted: serde_json::Value = serde_json::from_slice(&passed).unwrap();
+    unhinted["signatures"][0]["keyid"] = "".into();
+    let unhinted = serde_json::to_vec(&unhinted).unwrap();
+    assert_eq!(put(&mut client, unhinted).await.unwrap().novelty, "outdated");
+    assert!(gated.listed().await.iter().any(|statement| statement.envelope == failed));
 
     // A statement that no gate asks for, by somebody it knows.
     let note = Predicate::Foreign { predicate_type: "https://example.com/note".into(), value: 1.into() };

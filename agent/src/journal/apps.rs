@@ -1,5 +1,7 @@
 //! What is remembered of every app, beyond its deployments.
 
+use std::collections::BTreeSet;
+
 use super::{
     Journal, JournalError,
     column::{from_u64, number, parse, to_u64},
@@ -56,9 +58,20 @@ impl Journal {
             term: to_u64(term.unwrap_or_default())?,
             failed: failed.map(|(epoch, ms)| number(epoch, ms)).transpose()?,
             config_sequence: to_u64(config_sequence)?,
+            decided: self.decided(app, environment).await?,
             good: self.pointer(app, environment, "good").await?,
             before: self.pointer(app, environment, "before").await?,
         })
+    }
+
+    async fn decided(&self, app: &App, environment: &Environment) -> Result<BTreeSet<Sha256>, JournalError> {
+        let rows: Vec<String> =
+            sqlx::query_scalar("SELECT statement FROM decided WHERE app = ? AND environment = ?")
+                .bind(app.as_str())
+                .bind(environment.as_str())
+                .fetch_all(self.pool())
+                .await?;
+        rows.iter().map(|digest| parse(digest)).collect()
     }
 
     async fn pointer(
@@ -246,8 +259,9 @@ pub(super) async fn remember_end(
     let order = Order::parse(&document).map_err(JournalError::value)?;
     let since = match Rearming::of(&order.order, outcome) {
         Rearming::Unchanged => return Ok(()),
+        Rearming::OnIfBegun if !has_begun(write, deployment).await? => return Ok(()),
         Rearming::Off => None,
-        Rearming::On => Some(from_u64(at.0)),
+        Rearming::On | Rearming::OnIfBegun => Some(from_u64(at.0)),
     };
     sqlx::query(
         "UPDATE apps SET failed_epoch = iif(?1 IS NULL, NULL, coalesce(highest_epoch, 0)),
@@ -260,6 +274,12 @@ pub(super) async fn remember_end(
     .execute(&mut **write)
     .await?;
     Ok(())
+}
+
+/// Whether a step of it was started.
+async fn has_begun(write: &mut Write, deployment: &Id) -> Result<bool, JournalError> {
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM logs WHERE deployment = ?)");
+    Ok(query.bind(deployment.as_str()).fetch_one(&mut **write).await?)
 }
 
 fn canonical(values: &Values) -> Result<String, JournalError> {

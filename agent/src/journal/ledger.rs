@@ -90,6 +90,7 @@ impl Journal {
                 highest: memory.highest.unwrap_or_default(),
                 term: memory.term,
                 failed: memory.failed,
+                config_sequence: memory.config_sequence,
                 app: Some(app),
                 environment: Some(environment),
             });

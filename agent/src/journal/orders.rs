@@ -2,7 +2,7 @@
 
 use super::{
     Journal, JournalError,
-    column::{from_u64, to_u64},
+    column::{from_u64, parse, to_u64},
     database::Write,
     events,
 };
@@ -33,6 +33,8 @@ pub struct Received {
     /// What is sealed to this server, as it came.
     pub sealed: Option<Vec<u8>>,
     pub trust_root_version: u64,
+    /// The statements that decided something of it; none counts for anything else afterwards.
+    pub decided: Vec<Sha256>,
     pub at: UnixMs,
 }
 
@@ -169,6 +171,15 @@ impl Journal {
         write.commit().await
     }
 
+    /// The order that began a deployment, if one did.
+    pub async fn begun_by(&self, deployment: &Id) -> Result<Option<Id>, JournalError> {
+        let order: Option<String> = sqlx::query_scalar("SELECT order_id FROM deployments WHERE id = ?")
+            .bind(deployment.as_str())
+            .fetch_optional(self.pool())
+            .await?;
+        order.map(|order| parse(&order)).transpose()
+    }
+
     /// The order that began a deployment, with all that came with it.
     pub async fn order_of(&self, deployment: &Id) -> Result<Option<Kept>, JournalError> {
         type Row = (String, Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>, i64);
@@ -225,6 +236,16 @@ async fn insert(
             .bind(envelope)
             .execute(&mut **write)
             .await?;
+    }
+    for statement in &order.decided {
+        sqlx::query(
+            "INSERT INTO decided (app, environment, statement) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(order.app.as_str())
+        .bind(order.environment.as_str())
+        .bind(statement.to_string())
+        .execute(&mut **write)
+        .await?;
     }
     sqlx::query(
         "INSERT INTO terms (app, environment, coordinator, term) VALUES (?, ?, ?, ?)

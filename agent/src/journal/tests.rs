@@ -58,6 +58,7 @@ fn received(byte: u8, term: u64) -> Received {
         plan: Some(b"plan".to_vec()),
         sealed: None,
         trust_root_version: 7,
+        decided: Vec::new(),
         at: UnixMs(5),
     }
 }

@@ -145,7 +145,12 @@ pub(super) enum Coming {
 }
 
 impl Incoming {
-    pub(super) fn received<F, P, R: Roots>(&self, site: &Site<F, P, R>, trust_root_version: u64) -> Received {
+    pub(super) fn received<F, P, R: Roots>(
+        &self,
+        site: &Site<F, P, R>,
+        trust_root_version: u64,
+        decided: Vec<Sha256>,
+    ) -> Received {
         let order = &self.order;
         Received {
             id: order.id.clone(),
@@ -159,6 +164,7 @@ impl Incoming {
             plan: self.papers.plan.clone(),
             sealed: self.papers.sealed.clone(),
             trust_root_version,
+            decided,
             at: site.now(),
         }
     }
@@ -210,7 +216,7 @@ impl Incoming {
         let order = &self.order;
         let is_deploy = matches!(order.order, OrderKind::Deploy { .. });
         let accepted = Accepted {
-            order: self.received(site, root.version),
+            order: self.received(site, root.version, work.decided.clone()),
             manifest: work.digest,
             number: is_deploy.then_some(work.number),
             config_sequence: if is_deploy { work.config_sequence } else { 0 },
@@ -269,6 +275,10 @@ impl Incoming {
             let why = "it carries no artifact".to_owned();
             return Err(Refusal::Malformed { what: "order", why }.into());
         };
+        // Sent again, the order that began it is answered from the journal.
+        if site.journal.begun_by(&order.deployment).await?.is_some_and(|begun| begun != order.id) {
+            return Err(Refusal::DeploymentReused { deployment: order.deployment.clone() }.into());
+        }
         let bytes = manifest(site, digest).await?;
         let memory = site.journal.memory(&order.app, &order.environment, &order.coordinator).await?;
         Ok(Before { memory, bytes, root: site.roots.current() })

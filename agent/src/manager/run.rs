@@ -275,10 +275,11 @@ where
         }
         let deciding = Deciding { manifest, statements: &incoming.papers.statements, now: self.site.now() };
         let (connected, word_of_root) = (&incoming.connected, &self.site.word);
-        if let Err(refusal) = authorize_control(order, connected, &root, word_of_root, &memory, deciding) {
-            return self.decline(&incoming, &Declined::Rule(refusal)).await;
-        }
-        let received = incoming.received(&self.site, root.version);
+        let decided = match authorize_control(order, connected, &root, word_of_root, &memory, deciding) {
+            Ok(decided) => decided,
+            Err(refusal) => return self.decline(&incoming, &Declined::Rule(refusal)).await,
+        };
+        let received = incoming.received(&self.site, root.version, decided);
         let (deployment, is_cancel) = (order.deployment.clone(), word.is_cancel());
         let slot = self.slots.get_mut(&order.app);
         let is_here = slot.as_ref().is_some_and(|slot| slot.deployment == deployment);
@@ -437,7 +438,7 @@ where
         let (code, message) = (declined.code(), declined.to_string());
         tracing::warn!(order = %incoming.order.id, code, message, "order refused");
         if declined.is_kept() {
-            let received = incoming.received(&self.site, self.site.roots.current().version);
+            let received = incoming.received(&self.site, self.site.roots.current().version, Vec::new());
             unless_full(self.site.journal.refuse(&received, code, &message).await)?;
         }
         let order = incoming.order.id.clone();

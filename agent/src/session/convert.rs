@@ -169,8 +169,18 @@ fn message(kind: Kind) -> AgentMessage {
 }
 
 fn app_state(report: AppReport) -> AppState {
-    let AppReport { app, environment: _, good, good_version, before, current, highest, term, failed } =
-        report;
+    let AppReport {
+        app,
+        environment: _,
+        good,
+        good_version,
+        before,
+        current,
+        highest,
+        term,
+        failed,
+        config_sequence,
+    } = report;
     let hex = |digest: Option<Sha256>| digest.map(|digest| digest.to_string()).unwrap_or_default();
     AppState {
         app: app.map(String::from).unwrap_or_default(),
@@ -183,6 +193,7 @@ fn app_state(report: AppReport) -> AppState {
         term,
         failed_epoch: failed.map_or(0, |failed| failed.epoch),
         failed_ms: failed.map_or(0, |failed| failed.ms.0),
+        config_sequence,
     }
 }
 

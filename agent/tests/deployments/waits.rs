@@ -117,6 +117,7 @@ async fn a_server_waits_on_in_the_agents_next_life_and_takes_an_answer_once() {
         plan: None,
         sealed: None,
         trust_root_version: 1,
+        decided: Vec::new(),
         at: answer.issued,
     };
     agent.journal.accept_control(&received).await.unwrap().unwrap();

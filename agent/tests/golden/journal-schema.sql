@@ -103,3 +103,11 @@ CREATE TABLE receipts (
     envelope     BLOB,
     acknowledged INTEGER NOT NULL DEFAULT 0 CHECK (acknowledged IN (0, 1))
 ) STRICT;
+
+CREATE TABLE decided (
+    app         TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    -- The SHA-256 of the statement, whatever envelope is around it.
+    statement   TEXT NOT NULL,
+    PRIMARY KEY (app, environment, statement)
+) STRICT;

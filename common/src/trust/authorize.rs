@@ -4,7 +4,10 @@
 //! answers. An order can only choose: which artifact that somebody signed, for which server, when. It may leave out a step
 //! only where the gate is publisher-only, or those who approve have signed that, too.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     evidence::{self, Evidence},
@@ -67,6 +70,8 @@ pub struct Memory {
     pub failed: Option<OrderingNumber>,
     /// The highest sequence of an accepted config; 0: none yet.
     pub config_sequence: u64,
+    /// The SHA-256s of the statements by which an accepted order decided something here.
+    pub decided: BTreeSet<Sha256>,
     pub good: Option<Installed>,
     pub before: Option<Installed>,
 }
@@ -131,6 +136,8 @@ pub struct Work {
     pub config_sequence: u64,
     /// What the order, or the plan document that came with it, says of steps' conditions: they must come out so.
     pub pinned: BTreeMap<StepName, Foreseen>,
+    /// The SHA-256s of the decisions by which it leaves out steps, each once.
+    pub decided: Vec<Sha256>,
 }
 
 /// What an order would come to: nothing that an executor takes.
@@ -201,7 +208,8 @@ pub fn preview(
 }
 
 /// Decides on an order that carries no artifact: right server, environment, coordinator and term; and where people must
-/// sign, what changes which steps run must be signed too.
+/// sign, what changes which steps run must be signed too. The SHA-256s of the statements that decided it: remembered, they
+/// decide nothing more.
 pub fn authorize_control(
     order: &Order,
     connected: &str,
@@ -209,18 +217,19 @@ pub fn authorize_control(
     word: &ServersWord,
     memory: &Memory,
     deciding: Deciding<'_>,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Sha256>, Refusal> {
     check_order(order, connected, root, word, memory)?;
     match &order.order {
-        OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Once { .. } => Ok(()),
+        OrderKind::Cancel { .. } | OrderKind::Confirm {} | OrderKind::Once { .. } => Ok(Vec::new()),
         OrderKind::Decide { step, action, reason: _ } => {
             let evidence = evidence::read(deciding.statements, root, &order.app, &order.environment)?;
-            let act = Act { rollout: &order.rollout, server: &order.server, step, action: *action };
+            let (rollout, server, used) = (&order.rollout, &order.server, &memory.decided);
+            let act = Act { rollout, server, step, action: *action, used };
             let (environment, time) = (&order.environment, Time::Now(deciding.now));
             gate::decide(root, environment, deciding.manifest, time, act, &evidence)?.map_err(
-                |Undecided { role, have, need }| {
+                |Undecided { role, have, need, why }| {
                     let (environment, step, action) = (environment.clone(), step.clone(), *action);
-                    Refusal::DecisionMissing { environment, step, action, role, have, need }
+                    Refusal::DecisionMissing { environment, step, action, role, have, need, why }
                 },
             )
         }
@@ -302,13 +311,16 @@ fn check_kind(
             if *ordered != pointer.manifest {
                 return Err(Refusal::WrongReturn { ordered: *ordered, own: pointer.manifest });
             }
-            let work = check_return(pointer, documents, root, host)?;
+            let mut work = check_return(pointer, documents, root, host)?;
             check_app(order, &work.manifest)?;
             if skip.is_empty() {
                 return Ok(Preview { work, held: None });
             }
             let evidence = evidence::read(documents.statements, root, &order.app, &order.environment)?;
-            let held = check_skips(order, skip, work.digest, root, time, &evidence).err();
+            let used = used(memory, time, None);
+            let skips = check_skips(order, skip, work.digest, root, time, &evidence, &used);
+            let (decided, held) = split(skips);
+            work.decided = decided;
             Ok(Preview { work, held })
         }
         OrderKind::Cancel { .. }
@@ -363,13 +375,14 @@ fn check_deploy(
     let repeated = Repeated::of(memory, digest, &config, &plan, ordered.again);
     let (published, number, in_order) = choose(&published, assessed.number, memory, time, repeated);
     let unmet = assessed.refusal(&order.environment).map_or(Ok(()), Err);
-    let held = unmet
-        .and_then(|()| check_skips(order, ordered.skip, digest, root, time, &evidence))
-        .and(in_order)
-        .err();
+    let used = used(memory, time, Some(number));
+    let skips = unmet
+        .and_then(|()| check_skips(order, ordered.skip, digest, root, time, &evidence, &used))
+        .and_then(|decided| in_order.map(|()| decided));
+    let (decided, held) = split(skips);
     let InForce { sequence: config_sequence, values: config } = config;
     let pinned = merge(pinned, ordered.foreseen)?;
-    let work = Work { digest, manifest, plan, published, number, config, config_sequence, pinned };
+    let work = Work { digest, manifest, plan, published, number, config, config_sequence, pinned, decided };
     Ok(Preview { work, held })
 }
 
@@ -386,6 +399,22 @@ fn merge(
     Ok(pinned)
 }
 
+/// The decisions that count no more. What was decided for a deployment counts for its repetition under the same ordering
+/// statement, as a retry is one; where people have signed again, they decide again.
+fn used(memory: &Memory, time: Time, number: Option<OrderingNumber>) -> Cow<'_, BTreeSet<Sha256>> {
+    match time {
+        Time::Now(_) if number.is_none() || number != memory.highest => Cow::Borrowed(&memory.decided),
+        Time::Now(_) | Time::Passed { .. } => Cow::default(),
+    }
+}
+
+fn split<T: Default, E>(result: Result<T, E>) -> (T, Option<E>) {
+    match result {
+        Ok(value) => (value, None),
+        Err(error) => (T::default(), Some(error)),
+    }
+}
+
 /// Where people must sign, each step that is left out needs their decision.
 fn check_skips(
     order: &Order,
@@ -394,19 +423,21 @@ fn check_skips(
     root: &TrustRoot,
     time: Time,
     evidence: &[Evidence],
-) -> Result<(), Refusal> {
+    used: &BTreeSet<Sha256>,
+) -> Result<Vec<Sha256>, Refusal> {
+    let mut decided = BTreeSet::new();
     for step in skip {
         let action = super::DecisionAction::Skip;
-        let act = Act { rollout: &order.rollout, server: &order.server, step, action };
+        let act = Act { rollout: &order.rollout, server: &order.server, step, action, used };
         let environment = &order.environment;
-        gate::decide(root, environment, Some(manifest), time, act, evidence)?.map_err(
-            |Undecided { role, have, need }| {
+        decided.extend(gate::decide(root, environment, Some(manifest), time, act, evidence)?.map_err(
+            |Undecided { role, have, need, why }| {
                 let (environment, step) = (environment.clone(), step.clone());
-                Refusal::SkipUnsigned { environment, step, role, have, need }
+                Refusal::SkipUnsigned { environment, step, role, have, need, why }
             },
-        )?;
+        )?);
     }
-    Ok(())
+    Ok(decided.into_iter().collect())
 }
 
 /// The way back to what was good here. Its number is the one recorded when it came.
@@ -434,6 +465,7 @@ fn check_return(
         config: values,
         config_sequence: sequence,
         pinned: BTreeMap::new(),
+        decided: Vec::new(),
     })
 }
 

@@ -12,7 +12,11 @@ use base64::{
 use serde::{Deserialize, Serialize};
 
 use super::{Key, PublicKey, Refusal, RoleKeys, Scheme, SigningKey, sshsig};
-use crate::{digest::Sha256, json, limits::SIGNATURES};
+use crate::{
+    digest::Sha256,
+    json,
+    limits::{HINTLESS_VERIFICATIONS, SIGNATURES},
+};
 
 /// in-toto statements.
 pub const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
@@ -140,24 +144,46 @@ impl Envelope {
     }
 
     /// The keys of `role` that have signed, each in its own scheme. A public key that stands in the role twice, under
-    /// two owners or two schemes, is one key. A signature whose hint names another of the keys is not tried with this
-    /// one: with many signatures and many keys it would take long to find that none fits.
+    /// two owners or two schemes, is one key.
+    ///
+    /// Each signature is tried with the key that its hint names, whatever its role; where that did not make it, with those
+    /// of the role. Of the latter an envelope has [`HINTLESS_VERIFICATIONS`]: with many signatures and many keys it would
+    /// take long to find that none fits.
     pub fn signers<'a>(
         &self,
         role: &RoleKeys,
         keys: &'a BTreeMap<Sha256, Key>,
     ) -> BTreeMap<PublicKey, &'a Key> {
         let message = self.signed_bytes();
-        let hint = |signature: &Signature| signature.key_id.parse().ok().filter(|id| keys.contains_key(id));
-        let hinted: Vec<(Option<Sha256>, &Signature)> =
-            self.signatures.iter().map(|signature| (hint(signature), signature)).collect();
+        let made = |id: &Sha256, signature: &Signature| {
+            let key = keys.get(id)?;
+            let public = PublicKey::from_base64(&key.public).ok()?;
+            key.scheme.verify(&public, &message, &signature.bytes).then_some((public, key))
+        };
         let mut signers = BTreeMap::new();
-        for id in &role.keys {
-            let mut of_key = hinted.iter().filter(|(hint, _)| hint.is_none_or(|hint| hint == *id)).peekable();
-            let Some(key) = of_key.peek().and_then(|_| keys.get(id)) else { continue };
-            let Ok(public) = PublicKey::from_base64(&key.public) else { continue };
-            if of_key.any(|(_, signature)| key.scheme.verify(&public, &message, &signature.bytes)) {
-                signers.entry(public).or_insert(key);
+        let mut others: Vec<(Option<Sha256>, &Signature)> = Vec::new();
+        for signature in &self.signatures {
+            let hint: Option<Sha256> = signature.key_id.parse().ok();
+            match hint.and_then(|id| Some((id, made(&id, signature)?))) {
+                Some((id, (public, key))) if role.keys.contains(&id) => {
+                    signers.entry(public).or_insert(key);
+                }
+                // It is one by somebody else.
+                Some(_) => {}
+                None => others.push((hint, signature)),
+            }
+        }
+        let mut left = HINTLESS_VERIFICATIONS;
+        for (hint, signature) in others {
+            for id in role.keys.iter().filter(|id| hint != Some(**id)) {
+                if left == 0 {
+                    return signers;
+                }
+                left -= 1;
+                if let Some((public, key)) = made(id, signature) {
+                    signers.entry(public).or_insert(key);
+                    break;
+                }
             }
         }
         signers
@@ -371,6 +397,47 @@ mod tests {
         envelope.signatures = vec![envelope.signatures[0].clone(); SIGNATURES + 1];
         assert_eq!(Envelope::parse(&envelope.to_vec(), ENVELOPE_BYTES).unwrap_err().code(), "malformed");
         assert_eq!(Envelope::parse(&envelope.to_vec(), 100).unwrap_err().code(), "malformed");
+    }
+
+    #[test]
+    fn a_wrong_hint_neither_makes_a_signature_count_nor_unmakes_it() {
+        let (a, b, elsewhere, stranger) = (key(), key(), key(), key());
+        let keys = keys(&[(&a, "alice"), (&b, "bob"), (&elsewhere, "carol")]);
+        let both = role(2, &[&a, &b]);
+        let hints = [String::new(), "no id".into()]
+            .into_iter()
+            .chain([&a, &b, &elsewhere, &stranger].map(|key| key.public().id().to_string()));
+        for hint in hints {
+            let mut envelope = Envelope::sign("t", b"p".to_vec(), &[&a, &b]);
+            envelope.signatures.iter_mut().for_each(|signature| signature.key_id.clone_from(&hint));
+            assert!(envelope.verified_by("document", &both, &keys).is_ok(), "{hint:?}");
+            for other in [&elsewhere, &stranger] {
+                let mut envelope = Envelope::sign("t", b"p".to_vec(), &[other]);
+                envelope.signatures[0].key_id.clone_from(&hint);
+                assert_eq!(code(&envelope, &role(1, &[&a, &b]), &keys), "signature-invalid", "{hint:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tries_are_bounded_and_what_names_its_key_needs_none() {
+        let strangers: Vec<SigningKey> =
+            (0..HINTLESS_VERIFICATIONS / (SIGNATURES - 1)).map(|_| key()).collect();
+        let a = key();
+        let everybody: Vec<(&SigningKey, &str)> =
+            strangers.iter().map(|key| (key, "somebody")).chain([(&a, "alice")]).collect();
+        let keys = keys(&everybody);
+        // One key more than there are tries for, and alice's is the last.
+        let mut all = role(1, &strangers.iter().collect::<Vec<_>>());
+        all.keys.push(a.public().id());
+        let mut envelope = Envelope::sign("t", b"p".to_vec(), &[&a]);
+        let junk = Signature { key_id: String::new(), bytes: vec![0; 64] };
+        let honest = envelope.signatures.remove(0);
+        envelope.signatures = vec![junk; SIGNATURES - 1];
+        envelope.signatures.push(honest);
+        assert!(envelope.verified_by("document", &all, &keys).is_ok());
+        envelope.signatures.last_mut().unwrap().key_id = String::new();
+        assert_eq!(code(&envelope, &all, &keys), "signature-invalid");
     }
 
     #[test]

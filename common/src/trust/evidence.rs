@@ -12,7 +12,7 @@ use crate::{
     artifact::Manifest,
     digest::Sha256,
     json,
-    limits::{ENVELOPE_BYTES, STATEMENTS},
+    limits::{ENVELOPE_BYTES, EVIDENCE_BYTES, STATEMENTS},
     name::{App, Environment, Owner},
 };
 
@@ -45,6 +45,11 @@ pub fn read(
 ) -> Result<Vec<Evidence>, Refusal> {
     if envelopes.len() > STATEMENTS {
         let why = format!("{} of them, at most {STATEMENTS} are allowed", envelopes.len());
+        return Err(Refusal::Malformed { what: "statements", why });
+    }
+    let bytes: usize = envelopes.iter().map(Vec::len).sum();
+    if bytes > EVIDENCE_BYTES {
+        let why = format!("{bytes} bytes, at most {EVIDENCE_BYTES} are allowed");
         return Err(Refusal::Malformed { what: "statements", why });
     }
     let asked = RoleKeys { keys: asked(root, app, environment).into_iter().collect(), threshold: 1 };

@@ -137,6 +137,8 @@ pub enum Why {
     BeforeFailure { number: OrderingNumber, failed: OrderingNumber },
     #[error("{0}")]
     OtherDecision(&'static str),
+    #[error("something was decided by it here already, and what is signed once decides once")]
+    Used,
     #[error("`where` is false over it")]
     Condition,
     #[error("`where`: {0}")]
@@ -158,6 +160,8 @@ pub struct Act<'a> {
     pub server: &'a ServerName,
     pub step: &'a StepName,
     pub action: DecisionAction,
+    /// Statements by which something was decided on this server already, and which decide nothing more.
+    pub used: &'a BTreeSet<Sha256>,
 }
 
 /// What is missing of a decision's signatures.
@@ -166,6 +170,7 @@ pub struct Undecided {
     pub role: String,
     pub have: u32,
     pub need: u32,
+    pub why: Because,
 }
 
 /// A rule with all that could count for it; those of `require` stand before those of `rearm`.
@@ -189,7 +194,7 @@ pub fn assess(question: &Question<'_>, evidence: &[Evidence]) -> Result<Assessed
     let standings: Vec<Standing<'_>> = parts
         .map(|(part, rule)| {
             let condition = rule.condition.as_deref().map(Where::compile).transpose();
-            stand(question.root, rule, part, evidence, &apart, |statement| {
+            stand(question.root, rule, part, evidence, &apart, |_, statement| {
                 counts(question, part, statement)?;
                 match &condition {
                     Ok(None) => Ok(()),
@@ -218,8 +223,8 @@ pub fn assess(question: &Question<'_>, evidence: &[Evidence]) -> Result<Assessed
     Ok(Assessed { rules: fill(&standings, None, separation), number: None })
 }
 
-/// Whether those who approve have signed what an operator decides. In an environment whose gate is the publisher alone
-/// nobody has to.
+/// Whether those who approve have signed what an operator decides, and by which statements. In an environment whose gate
+/// is the publisher alone nobody has to.
 pub fn decide(
     root: &TrustRoot,
     environment: &Environment,
@@ -227,9 +232,9 @@ pub fn decide(
     time: Time,
     act: Act<'_>,
     evidence: &[Evidence],
-) -> Result<Result<(), Undecided>, Refusal> {
+) -> Result<Result<Vec<Sha256>, Undecided>, Refusal> {
     let Some((require, rearm, separation)) = rules(root, environment)? else {
-        return Ok(Ok(()));
+        return Ok(Ok(Vec::new()));
     };
     let asks = |rules: &[GateRule]| rules.iter().any(|rule| rule.predicate == APPROVAL);
     let deciding = if asks(require) { require } else { rearm };
@@ -240,10 +245,11 @@ pub fn decide(
         .collect();
     let Some(first) = deciding.first() else {
         let role = "nobody: no rule asks for approvals".to_owned();
-        return Ok(Err(Undecided { role, have: 0, need: 1 }));
+        return Ok(Err(Undecided { role, have: 0, need: 1, why: Because::default() }));
     };
     let Some(manifest) = manifest else {
-        return Ok(Err(Undecided { role: first.role.to_string(), have: 0, need: need(first) }));
+        let (role, need) = (first.role.to_string(), need(first));
+        return Ok(Err(Undecided { role, have: 0, need, why: Because::default() }));
     };
     if separation != Separation::None && publishers(evidence, manifest).is_empty() {
         return Err(Refusal::StatementMissing { manifest });
@@ -252,15 +258,21 @@ pub fn decide(
     let standings: Vec<Standing<'_>> = deciding
         .iter()
         .map(|rule| {
-            stand(root, rule, Part::Require, evidence, &apart, |statement| {
-                decides(environment, manifest, time, act, statement)
+            stand(root, rule, Part::Require, evidence, &apart, |digest, statement| {
+                decides(environment, manifest, time, act, statement)?;
+                if act.used.contains(&digest) { Err(Why::Used) } else { Ok(()) }
             })
         })
         .collect();
-    let unmet = fill(&standings, None, separation).into_iter().find(|state| state.missing > 0);
-    Ok(unmet.map_or(Ok(()), |state| {
-        Err(Undecided { role: state.rule.role.to_string(), have: state.have(), need: state.need() })
-    }))
+    let states = fill(&standings, None, separation);
+    if let Some(unmet) = states.iter().find(|state| !state.is_met()) {
+        let (role, have, need) = (unmet.rule.role.to_string(), unmet.have(), unmet.need());
+        return Ok(Err(Undecided { role, have, need, why: Because::of(unmet.closest()) }));
+    }
+    // All that could have counted is used up, lest what is left over decides once more.
+    let statements: BTreeSet<Sha256> =
+        standings.iter().flat_map(|standing| &standing.votes).map(|vote| vote.statement).collect();
+    Ok(Ok(statements.into_iter().collect()))
 }
 
 type Rules<'a> = Option<(&'a [GateRule], &'a [GateRule], Separation)>;
@@ -293,7 +305,7 @@ fn stand<'a>(
     part: Part,
     evidence: &[Evidence],
     apart: &BTreeSet<&Owner>,
-    check: impl Fn(&Statement) -> Result<(), Why>,
+    check: impl Fn(Sha256, &Statement) -> Result<(), Why>,
 ) -> Standing<'a> {
     let nobody = RoleKeys { keys: Vec::new(), threshold: 1 };
     let role = root.roles.get(&rule.role).unwrap_or(&nobody);
@@ -318,7 +330,7 @@ fn stand<'a>(
             leave(one.signers.values().cloned().collect(), Why::NotOfRole);
             continue;
         }
-        if let Err(why) = check(statement) {
+        if let Err(why) = check(one.statement, statement) {
             leave(owners(), why);
             continue;
         }
@@ -551,6 +563,7 @@ impl Why {
             Self::ConditionFailed(_) => 13,
             Self::Publisher => 14,
             Self::CountsElsewhere => 15,
+            Self::Used => 16,
         }
     }
 }
@@ -592,6 +605,7 @@ impl Assessed {
                 | Why::OtherApp(_)
                 | Why::BeforeFailure { .. }
                 | Why::OtherDecision(_)
+                | Why::Used
                 | Why::Condition
                 | Why::ConditionFailed(_)
                 | Why::Publisher
@@ -621,13 +635,16 @@ pub struct Unmet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rearming {
     On,
+    /// On, if a step of it had begun.
+    OnIfBegun,
     Off,
     Unchanged,
 }
 
 impl Rearming {
     /// What did not succeed re-arms the gate until something does. So does a way back that was ordered: it is a judgement
-    /// on what it left. What was cancelled before it failed did nothing wrong.
+    /// on what it left. What was cancelled before its first step did nothing wrong; after that nobody knows whether it
+    /// would have failed, and whoever cancels in time must not get round the gate by it.
     pub fn of(order: &OrderKind, outcome: &DeploymentOutcome) -> Self {
         match (outcome, order) {
             (DeploymentOutcome::Succeeded { .. }, OrderKind::Return { .. })
@@ -638,13 +655,9 @@ impl Rearming {
                 | DeploymentOutcome::Unknown { .. },
                 _,
             ) => Self::On,
+            (DeploymentOutcome::Cancelled { .. }, _) => Self::OnIfBegun,
             (DeploymentOutcome::Succeeded { .. }, _) => Self::Off,
-            (
-                DeploymentOutcome::NoOp
-                | DeploymentOutcome::Cancelled { .. }
-                | DeploymentOutcome::Refused { .. },
-                _,
-            ) => Self::Unchanged,
+            (DeploymentOutcome::NoOp | DeploymentOutcome::Refused { .. }, _) => Self::Unchanged,
         }
     }
 }

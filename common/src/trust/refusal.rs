@@ -4,7 +4,10 @@ use crate::{
     digest::Sha256,
     name::{App, Environment, Id, ServerName, StepName},
     time::UnixMs,
-    trust::{DecisionAction, OrderingNumber, gate::Unmet},
+    trust::{
+        DecisionAction, OrderingNumber,
+        gate::{Because, Unmet},
+    },
 };
 
 /// A refusal. [`Refusal::code`] is its name on the wire, in the journal and in `--output json`.
@@ -58,7 +61,7 @@ pub enum Refusal {
     #[error("plan document: {why}")]
     PlanOther { why: String },
     #[error(
-        "in {environment} it takes a signed decision to take step {step} as {}: {need} of {role}, and {have} have signed it", of_action(*.action)
+        "in {environment} it takes a signed decision to take step {step} as {}: {need} of {role}, and {have} have signed it{why}", of_action(*.action)
     )]
     DecisionMissing {
         environment: Environment,
@@ -67,11 +70,19 @@ pub enum Refusal {
         role: String,
         have: u32,
         need: u32,
+        why: Because,
     },
     #[error(
-        "in {environment} it takes a signed decision to leave out step {step}: {need} of {role}, and {have} have signed it"
+        "in {environment} it takes a signed decision to leave out step {step}: {need} of {role}, and {have} have signed it{why}"
     )]
-    SkipUnsigned { environment: Environment, step: StepName, role: String, have: u32, need: u32 },
+    SkipUnsigned {
+        environment: Environment,
+        step: StepName,
+        role: String,
+        have: u32,
+        need: u32,
+        why: Because,
+    },
     #[error("this server belongs to {own}, the order is for {ordered}")]
     WrongEnvironment { own: Environment, ordered: Environment },
     #[error("this server is {own}, the order is for {ordered}")]
@@ -82,6 +93,8 @@ pub enum Refusal {
     OldTerm { ordered: u64, known: u64 },
     #[error("another order with the id {order} was received before")]
     Equivocation { order: Id },
+    #[error("another order has begun the deployment {deployment} before")]
+    DeploymentReused { deployment: Id },
     #[error(
         "it was signed for at {ordered}, and this server has accepted what was signed for at {known}; to go back to it, run `consign artifact publish` for it again, or `consign approve` where approvals are asked for"
     )]
@@ -120,8 +133,6 @@ pub enum Refusal {
     WrongPlatform { platform: String, own: String },
     #[error("plan: {why}")]
     PlanInvalid { why: String },
-    #[error("{feature} cannot be executed by this version of consign yet")]
-    Unsupported { feature: String },
     #[error("there is no {pointer} artifact of {app} on this server to go back to")]
     NothingToReturnTo { app: App, pointer: &'static str },
     #[error("the order says to return to {ordered}, this server's artifact before is {own}")]
@@ -139,7 +150,7 @@ pub enum Refusal {
 impl Refusal {
     /// The rules about what is, or is not, signed or allowed. A rollout that ends by one of these exits with 6; the
     /// others (a plan that cannot be executed here, a stale term, nothing to return to) are failures like any other.
-    pub const TRUST_CODES: [&str; 34] = [
+    pub const TRUST_CODES: [&str; 35] = [
         "signature-missing",
         "signature-invalid",
         "statement-missing",
@@ -162,6 +173,7 @@ impl Refusal {
         "wrong-server",
         "coordinator-unknown",
         "equivocation",
+        "deployment-reused",
         "older",
         "used-up",
         "far-future",
@@ -207,6 +219,7 @@ impl Refusal {
             Self::CoordinatorUnknown { .. } => "coordinator-unknown",
             Self::OldTerm { .. } => "old-term",
             Self::Equivocation { .. } => "equivocation",
+            Self::DeploymentReused { .. } => "deployment-reused",
             Self::Older { .. } => "older",
             Self::UsedUp { .. } => "used-up",
             Self::FarFuture { .. } => "far-future",
@@ -221,7 +234,6 @@ impl Refusal {
             Self::NeedsRoot { .. } => "needs-root",
             Self::WrongPlatform { .. } => "wrong-platform",
             Self::PlanInvalid { .. } => "plan-invalid",
-            Self::Unsupported { .. } => "unsupported",
             Self::NothingToReturnTo { .. } => "nothing-to-return-to",
             Self::WrongReturn { .. } => "wrong-return",
             Self::SecretMissing { .. } => "secret-missing",
@@ -276,6 +288,6 @@ mod tests {
             assert_eq!(twice, 1, "{code}");
         }
         assert!(Refusal::Revoked { manifest: Sha256::of(b"x") }.is_of_trust());
-        assert!(!Refusal::Unsupported { feature: "`confirm`".into() }.is_of_trust());
+        assert!(!Refusal::PlanInvalid { why: String::new() }.is_of_trust());
     }
 }

@@ -4,16 +4,19 @@ use consign_common::{
     audit::{About, Who},
     deployment::DeploymentOutcome,
     digest::Sha256,
-    name::{Environment, Id, ServerName},
+    name::{Environment, Id, ServerName, StepName},
     time::UnixMs,
     trust::{Endorsed, Receipt, ReceiptKey, Refusal},
 };
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{Act, store};
-use crate::store::{
-    Store, StoreError, Write,
-    column::{from_u64, parse, to_u64},
+use crate::{
+    rollouts::store as rollouts,
+    store::{
+        Store, StoreError, Write,
+        column::{from_u64, parse, to_u64},
+    },
 };
 
 /// Endorsements of one server that are kept, the newest: it has a new certificate every month.
@@ -37,6 +40,10 @@ pub enum NotTaken {
     OtherKey { spki: Sha256 },
     #[error("no key that {server} has endorsed signed it")]
     Stranger { server: ServerName },
+    #[error("the deployment {deployment} is not one of this artifact in that rollout on {server}")]
+    OtherDeployment { server: ServerName, deployment: Id },
+    #[error("the deployment {deployment} has no step {step}")]
+    UnknownStep { deployment: Id, step: StepName },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -139,6 +146,7 @@ pub async fn put(
         return Err(NotTaken::OfOther { server: server.clone(), claimed: receipt.server });
     }
     let mut write = db.write().await?;
+    check(&mut write, &receipt).await?;
     if insert(&mut write, &receipt, envelope, now).await? {
         let mut act = Act::by_itself("receipt", now);
         act.who = Who { identity: format!("server {server}"), role: "agent".to_owned() };
@@ -172,6 +180,26 @@ fn ending(result: &DeploymentOutcome) -> String {
         DeploymentOutcome::Cancelled { because } => format!("cancelled: {because}"),
         DeploymentOutcome::Refused { code, message } => format!("refused: {code}: {message}"),
     }
+}
+
+/// A receipt speaks of what its server was told to do, and of steps that it has told of before. Of a deployment that is not
+/// known here nothing is known against it: the coordinator may have been restored from a backup.
+async fn check(write: &mut Write, receipt: &Receipt) -> Result<(), NotTaken> {
+    let Receipt { deployment, server, .. } = receipt;
+    let Some(row) = rollouts::deployment(&mut **write, deployment).await? else { return Ok(()) };
+    let is_of_another = row.digest.is_some_and(|digest| digest != receipt.manifest);
+    if row.server != *server || row.rollout != receipt.rollout || is_of_another {
+        let (server, deployment) = (server.clone(), deployment.clone());
+        return Err(NotTaken::OtherDeployment { server, deployment });
+    }
+    for step in &receipt.steps {
+        let mut told = row.view.steps.iter().filter(|known| known.phase == step.phase).peekable();
+        if told.peek().is_some() && told.all(|known| known.name != step.name) {
+            let (deployment, step) = (deployment.clone(), step.name.clone());
+            return Err(NotTaken::UnknownStep { deployment, step });
+        }
+    }
+    Ok(())
 }
 
 async fn insert(

@@ -184,6 +184,10 @@ pub struct ServerApp {
     pub good_version: String,
     pub before: String,
     pub current: String,
+    /// Since when what the gate's `rearm` asks for is asked here: its last deployment did not succeed. 0: it is not.
+    pub rearmed_since_ms: u64,
+    /// The highest config that it has accepted; 0: none.
+    pub config_sequence: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -456,6 +460,8 @@ impl From<v1::AppState> for ServerApp {
             good_version: wire.good_version,
             before: wire.before,
             current: wire.current,
+            rearmed_since_ms: wire.failed_ms,
+            config_sequence: wire.config_sequence,
         }
     }
 }

@@ -341,7 +341,8 @@ fn list_text(servers: &[Server], now: UnixMs) -> String {
                 .iter()
                 .map(|app| {
                     let version = if app.good.is_empty() { "-" } else { &app.good_version };
-                    format!("{}@{version}", app.app)
+                    let armed = if app.rearmed_since_ms > 0 { " (rearmed)" } else { "" };
+                    format!("{}@{version}{armed}", app.app)
                 })
                 .collect();
             vec![
@@ -458,6 +459,8 @@ mod tests {
                 good_version: "1.2.0".into(),
                 before: String::new(),
                 current: "ab".repeat(32),
+                rearmed_since_ms: 0,
+                config_sequence: 0,
             }],
             trust_root_version: 2,
             trust_root_error: String::new(),
@@ -484,6 +487,15 @@ mod tests {
         let mut cloned = server("web-4");
         (cloned.online, cloned.quarantined) = (false, "two agents".into());
         insta::assert_snapshot!(list_text(&[server("web-1"), skewed, away, cloned], NOW));
+    }
+
+    #[test]
+    fn a_list_shows_where_a_failure_has_armed_the_gate() {
+        let mut failed = server("web-1");
+        failed.apps[0].rearmed_since_ms = 1_700_000_000_000;
+        let text = list_text(&[failed, server("web-2")], NOW);
+        assert_eq!(text.matches("shop@1.2.0 (rearmed)").count(), 1, "{text}");
+        assert_eq!(text.matches("shop@1.2.0").count(), 2, "{text}");
     }
 
     #[test]

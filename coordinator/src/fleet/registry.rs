@@ -299,8 +299,8 @@ async fn put_app(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT OR REPLACE INTO server_apps (server, app, good, good_version, before, current, epoch, ms, term,
-                                             failed_epoch, failed_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                             failed_epoch, failed_ms, config_sequence)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(server.as_str())
     .bind(app.as_str())
@@ -313,6 +313,7 @@ async fn put_app(
     .bind(from_u64(report.term))
     .bind(report.failed.map(|failed| from_u64(failed.epoch)))
     .bind(report.failed.map(|failed| from_u64(failed.ms.0)))
+    .bind(from_u64(report.config_sequence))
     .execute(&mut **write)
     .await?;
     Ok(())
@@ -334,6 +335,7 @@ fn app_report(row: &SqliteRow) -> Result<AppReport, StoreError> {
             (Some(epoch), Some(ms)) => Some(OrderingNumber { epoch: to_u64(epoch), ms: UnixMs(to_u64(ms)) }),
             (Some(_) | None, _) => None,
         },
+        config_sequence: to_u64(row.try_get("config_sequence")?),
     })
 }
 
@@ -435,6 +437,7 @@ mod tests {
             highest: OrderingNumber { epoch: 1, ms: UnixMs(99) },
             term: 4,
             failed: Some(OrderingNumber { epoch: 1, ms: UnixMs(98) }),
+            config_sequence: 3,
         };
         let apps = BTreeMap::from([(shop.clone(), app.clone()), (blog, AppReport::default())]);
         registry.hello(&name, &report, &apps, -301_000, UnixMs(50)).await.unwrap();

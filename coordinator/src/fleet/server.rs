@@ -92,6 +92,8 @@ pub struct AppReport {
     pub term: u64,
     /// Since when the gate's `rearm` holds there: its last deployment did not succeed.
     pub failed: Option<OrderingNumber>,
+    /// The highest config that it has accepted; 0: none.
+    pub config_sequence: u64,
 }
 
 impl Server {

@@ -36,7 +36,9 @@ pub(super) async fn introduce(
             error @ (NotTaken::Refused(_)
             | NotTaken::OfOther { .. }
             | NotTaken::OtherKey { .. }
-            | NotTaken::Stranger { .. }),
+            | NotTaken::Stranger { .. }
+            | NotTaken::OtherDeployment { .. }
+            | NotTaken::UnknownStep { .. }),
         ) => {
             tracing::warn!(%server, %error, "the key of its receipts is not taken");
             Ok(())
@@ -69,7 +71,9 @@ pub(super) async fn take(
             error @ (NotTaken::Refused(_)
             | NotTaken::OfOther { .. }
             | NotTaken::OtherKey { .. }
-            | NotTaken::Stranger { .. }),
+            | NotTaken::Stranger { .. }
+            | NotTaken::OtherDeployment { .. }
+            | NotTaken::UnknownStep { .. }),
         ) => {
             tracing::warn!(%server, %error, "a receipt is not taken");
             Ok(None)

@@ -305,7 +305,9 @@ impl Line<'_> {
     fn pass_over(&self, taken: Result<(), NotTaken>) -> Result<(), Status> {
         match taken {
             Ok(()) => Ok(()),
-            Err(error @ (NotTaken::NotYours { .. } | NotTaken::Unreadable { .. })) => {
+            Err(
+                error @ (NotTaken::NotYours { .. } | NotTaken::AfterEnd { .. } | NotTaken::Unreadable { .. }),
+            ) => {
                 tracing::warn!(server = %self.server, %error, "not taken");
                 Ok(())
             }
@@ -483,6 +485,7 @@ fn report(hello: &v1::Hello) -> Result<(Report, BTreeMap<App, AppReport>), Statu
             term: state.term,
             failed: (state.failed_ms > 0)
                 .then_some(OrderingNumber { epoch: state.failed_epoch, ms: UnixMs(state.failed_ms) }),
+            config_sequence: state.config_sequence,
         };
         apps.insert(state.app.parse().map_err(invalid)?, report);
     }

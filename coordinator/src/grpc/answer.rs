@@ -87,6 +87,7 @@ impl From<RepositoryError> for Status {
             RepositoryError::Offset { .. }
             | RepositoryError::NotAsked { .. }
             | RepositoryError::StatementsFull { .. }
+            | RepositoryError::StatementsTooLarge { .. }
             | RepositoryError::NotYourApp { .. }
             | RepositoryError::BringsApprovalsOnly => Self::failed_precondition(error.to_string()),
             RepositoryError::SignerUnknown { .. } => {

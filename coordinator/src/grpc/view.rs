@@ -89,6 +89,7 @@ fn app(app: String, report: AppReport) -> v1::AppState {
         term: report.term,
         failed_epoch: report.failed.map_or(0, |failed| failed.epoch),
         failed_ms: report.failed.map_or(0, |failed| failed.ms.0),
+        config_sequence: report.config_sequence,
     }
 }
 

@@ -10,13 +10,14 @@ use consign_common::{
     name::{App, Environment, Owner},
     time::UnixMs,
     trust::{
-        APPROVAL, Approval, Envelope, Gate, GateRule, Predicate, Refusal, RoleKeys, STATEMENT_TYPE,
-        Statement, TrustRoot, condition::Where,
+        APPROVAL, Approval, Envelope, Gate, GateRule, OrderingNumber, PUBLISHED, Predicate, Refusal,
+        RoleKeys, STATEMENT_TYPE, Statement, TrustRoot, condition::Where,
     },
 };
 
 use super::{
     Artifact, Repository, RepositoryError, Wanted,
+    relevant::{ARTIFACT_EVIDENCE_BYTES, bytes_with_an_order},
     statements::{self, Kept, Novelty},
 };
 use crate::{audit, grpc::Apps};
@@ -100,6 +101,8 @@ impl Repository {
         }
         let mut write = self.store.write().await?;
         let novelty = statements::put(&mut write, &kept).await?;
+        let all = statements::select(&mut *write, artifact.digest).await?;
+        fits(&all, &root)?;
         // Of what is here already nothing is written.
         if novelty == Novelty::New {
             write.commit().await?;
@@ -114,12 +117,30 @@ impl Repository {
     /// What a gate asks for is bounded by its rules and keys; the rest is here.
     async fn has_room(&self, new: &Kept) -> Result<(), RepositoryError> {
         let kept = self.kept(new.artifact).await?;
-        let others = kept.iter().filter(|kept| kept.number == Default::default() && kept.about.is_empty());
+        let is_other =
+            |kept: &&Kept| ![PUBLISHED, APPROVAL].contains(&kept.predicate.as_str()) && kept.about.is_empty();
+        let others = kept.iter().filter(is_other);
         if kept.iter().any(|kept| kept.digest == new.digest) || others.count() < statements::OTHERS {
             return Ok(());
         }
         Err(RepositoryError::StatementsFull { most: statements::OTHERS })
     }
+}
+
+/// What is taken here can be sent: an order to any environment has room for it, and for the config beside it.
+fn fits(kept: &[Kept], root: &TrustRoot) -> Result<(), RepositoryError> {
+    for environment in root.environments.keys() {
+        let bytes = bytes_with_an_order(kept, root, environment);
+        if bytes > ARTIFACT_EVIDENCE_BYTES {
+            let environment = environment.clone();
+            return Err(RepositoryError::StatementsTooLarge {
+                environment,
+                bytes,
+                most: ARTIFACT_EVIDENCE_BYTES,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whose word it is, and what for.
@@ -157,7 +178,11 @@ fn check(
             let signers = signers(envelope, &roles(root, &rules), root, "a decision")?;
             Ok(Checked { signers, asked: Asked::ByAGate, helps: Vec::new() })
         }
-        Predicate::Foreign { predicate_type, .. } => {
+        Predicate::Foreign { predicate_type, value } => {
+            if let Some(ms) = statements::said_at(value).filter(|ms| ms.0 > now.0.saturating_add(FUTURE_MS)) {
+                // It would stand before every honest one until then.
+                return Err(Refusal::FarFuture { number: OrderingNumber { epoch: 0, ms }, now }.into());
+            }
             let all = gates(root).collect::<Vec<_>>();
             let mut roles = roles(root, &all);
             roles.extend(root.apps.get(&artifact.app).map(|app| &app.publishers));

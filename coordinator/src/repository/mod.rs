@@ -66,6 +66,11 @@ pub enum RepositoryError {
     )]
     StatementsFull { most: usize },
     #[error(
+        "statements-too-large: with this one, what goes with an order to {environment} has {bytes} bytes, and at most {most} do; \
+         shorten its predicate"
+    )]
+    StatementsTooLarge { environment: Environment, bytes: usize, most: usize },
+    #[error(
         "not-your-app: this identity is not for {app}; an admin gives it more with `consign operator add --replace --app`"
     )]
     NotYourApp { app: App },

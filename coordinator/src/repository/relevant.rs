@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use consign_common::{
     digest::Sha256,
-    limits::STATEMENTS,
+    limits::{ENVELOPE_BYTES, EVIDENCE_BYTES, STATEMENTS},
     name::{Environment, Id},
     trust::{APPROVAL, DECISION, Gate, PUBLISHED, TrustRoot},
 };
@@ -14,6 +14,9 @@ use super::statements::Kept;
 /// Publications with one order: an agent takes the highest that it may use.
 const PUBLICATIONS: usize = 8;
 
+/// Bytes of all statements about an artifact that go with one order: a config goes beside them.
+pub(super) const ARTIFACT_EVIDENCE_BYTES: usize = EVIDENCE_BYTES - ENVELOPE_BYTES;
+
 /// What an order is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Purpose<'a> {
@@ -22,18 +25,43 @@ pub struct Purpose<'a> {
 }
 
 /// Of what is kept about an artifact, newest first, what this environment's gate may ask for: the newest publications; of
-/// every predicate that the gate names the newest by each set of signers; the decisions about this rollout.
+/// every predicate that the gate names the newest by each set of signers; the decisions about this rollout. As much as
+/// goes with one order, and the config beside it.
 pub fn relevant<'a>(kept: &'a [Kept], root: &TrustRoot, purpose: Purpose<'_>) -> Vec<&'a Kept> {
-    let (published, others): (Vec<_>, Vec<_>) = kept.iter().partition(|kept| kept.predicate == PUBLISHED);
-    let mut published = published.into_iter();
-    let mut chosen: Vec<&Kept> = published.next().into_iter().collect();
+    let Purpose { environment, rollout } = purpose;
+    let mut chosen = needed(kept, root, environment, |decision| decision.is_about(rollout));
+    let older = kept.iter().filter(|kept| kept.predicate == PUBLISHED).skip(1);
+    let room = STATEMENTS.saturating_sub(chosen.len()).min(PUBLICATIONS.saturating_sub(1));
+    chosen.extend(older.take(room));
+    let mut bytes = 0;
+    chosen.retain(|kept| {
+        let fits = bytes + kept.envelope.len() <= ARTIFACT_EVIDENCE_BYTES;
+        bytes += if fits { kept.envelope.len() } else { 0 };
+        fits
+    });
+    chosen
+}
 
-    let asked = asked(root, purpose.environment);
+/// Bytes of all that an order to this environment needs of them, whatever rollout it is of.
+pub(super) fn bytes_with_an_order(kept: &[Kept], root: &TrustRoot, environment: &Environment) -> usize {
+    needed(kept, root, environment, |_| true).iter().map(|kept| kept.envelope.len()).sum()
+}
+
+/// The newest publication, and what is asked for beside it.
+fn needed<'a>(
+    kept: &'a [Kept],
+    root: &TrustRoot,
+    environment: &Environment,
+    counts: impl Fn(&Kept) -> bool,
+) -> Vec<&'a Kept> {
+    let (published, others): (Vec<_>, Vec<_>) = kept.iter().partition(|kept| kept.predicate == PUBLISHED);
+    let mut chosen: Vec<&Kept> = published.first().copied().into_iter().collect();
+    let asked = asked(root, environment);
     let mut heard: BTreeSet<(&str, &[Sha256])> = BTreeSet::new();
     for kept in &others {
         let here = match kept.predicate.as_str() {
             DECISION => false,
-            APPROVAL => kept.environment.as_ref() == Some(purpose.environment),
+            APPROVAL => kept.environment.as_ref() == Some(environment),
             _ => true,
         };
         if here && asked.contains(&kept.predicate.as_str()) && heard.insert((&kept.predicate, &kept.signers))
@@ -42,14 +70,10 @@ pub fn relevant<'a>(kept: &'a [Kept], root: &TrustRoot, purpose: Purpose<'_>) ->
         }
     }
     let decided = |kept: &&Kept| {
-        kept.predicate == DECISION
-            && kept.environment.as_ref() == Some(purpose.environment)
-            && kept.is_about(purpose.rollout)
+        kept.predicate == DECISION && kept.environment.as_ref() == Some(environment) && counts(kept)
     };
     chosen.extend(others.iter().copied().filter(decided));
     chosen.truncate(STATEMENTS);
-    let room = STATEMENTS.saturating_sub(chosen.len()).min(PUBLICATIONS.saturating_sub(1));
-    chosen.extend(published.take(room));
     chosen
 }
 
@@ -157,6 +181,27 @@ mod tests {
         assert_eq!(gated, expected);
         assert_eq!(texts(&all, &root(&[APPROVAL]), "staging"), [format!("{PUBLISHED}  ci 3")]);
         assert_eq!(texts(&all, &root(&[APPROVAL]), "elsewhere"), [format!("{PUBLISHED}  ci 3")]);
+    }
+
+    #[test]
+    fn never_more_bytes_than_an_order_may_carry() {
+        let root = root(&[APPROVAL, TESTED]);
+        let mut all: Vec<Kept> = (0..12).map(|n| kept(TESTED, "", &format!("key-{n}"), 100 - n)).collect();
+        all.iter_mut().for_each(|kept| kept.envelope.resize(ENVELOPE_BYTES, b'x'));
+        all.push(kept(APPROVAL, "production", "pat", 9));
+        all.push(kept(PUBLISHED, "", "ci", 3));
+        let (environment, rollout) = ("production".parse().unwrap(), Id::from_bytes([1; 16]));
+        assert!(bytes_with_an_order(&all, &root, &environment) > ARTIFACT_EVIDENCE_BYTES);
+        let chosen = relevant(&all, &root, Purpose { environment: &environment, rollout: &rollout });
+        let bytes: usize = chosen.iter().map(|kept| kept.envelope.len()).sum();
+        assert!(bytes <= ARTIFACT_EVIDENCE_BYTES && bytes > ARTIFACT_EVIDENCE_BYTES - ENVELOPE_BYTES);
+        // What is small has its place all the same.
+        assert!(chosen.iter().any(|kept| kept.predicate == APPROVAL));
+        assert_eq!(chosen[0].predicate, PUBLISHED);
+        assert_eq!(
+            bytes_with_an_order(&all[12..], &root, &environment),
+            all[12].envelope.len() + all[13].envelope.len()
+        );
     }
 
     #[test]

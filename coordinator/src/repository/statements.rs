@@ -8,6 +8,7 @@ use consign_common::{
     time::UnixMs,
     trust::{Envelope, OrderingNumber, PUBLISHED, Predicate, Statement},
 };
+use serde_json::Value;
 use sqlx::{Row as _, SqliteExecutor, sqlite::SqliteRow};
 
 use super::{Repository, RepositoryError};
@@ -36,7 +37,7 @@ pub struct Kept {
     pub about: String,
     /// The keys that signed it and may; sorted.
     pub signers: Vec<Sha256>,
-    /// Of a publication or an approval.
+    /// Of a publication or an approval; of somebody else's predicate the time that it says, if it says one.
     pub number: OrderingNumber,
     pub envelope: Vec<u8>,
     /// Empty: it came with the artifact.
@@ -69,7 +70,10 @@ impl Kept {
                 let about = format!("{}/{server}/{}", decision.rollout, decision.step);
                 (Some(decision.environment.clone()), about, OrderingNumber::default())
             }
-            Predicate::Foreign { .. } => (None, String::new(), OrderingNumber::default()),
+            Predicate::Foreign { value, .. } => {
+                let ms = said_at(value).unwrap_or_default();
+                (None, String::new(), OrderingNumber { epoch: 0, ms })
+            }
         };
         signers.sort_unstable();
         Self {
@@ -115,6 +119,14 @@ impl Repository {
     }
 }
 
+/// When somebody else's predicate says that it was made, by the names that in-toto's predicates have for it. It is signed
+/// with the rest.
+pub(super) fn said_at(predicate: &Value) -> Option<UnixMs> {
+    let text = ["timeCreated", "timeVerified"].iter().find_map(|name| predicate.get(name)?.as_str())?;
+    let at = text.parse::<jiff::Timestamp>().ok()?;
+    u64::try_from(at.as_millisecond()).ok().map(UnixMs)
+}
+
 /// Whether a statement is new here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Novelty {
@@ -131,10 +143,20 @@ pub(super) async fn put(write: &mut Write, new: &Kept) -> Result<Novelty, StoreE
     if all.iter().any(|kept| kept.digest == new.digest) {
         return Ok(Novelty::Known);
     }
-    if all.iter().any(|kept| new.number < kept.number && kept.speaks_over(new)) {
+    // One that says no time is as new as its coming, unless it was here before. Who keeps back the newer word for good is
+    // not found out by this.
+    let says_when = new.number != OrderingNumber::default();
+    let is_older = |kept: &&Kept| says_when && new.number < kept.number && kept.speaks_over(new);
+    let statement = payload_digest(&new.envelope);
+    if all.iter().any(|kept| is_older(&kept)) || was_outspoken(write, statement).await? {
         return Ok(Novelty::Outdated);
     }
     for old in all.iter().filter(|kept| new.speaks_over(kept)) {
+        let replaced = payload_digest(&old.envelope);
+        // With more signatures it is the same word.
+        if replaced != statement {
+            outspeak(write, replaced, old.artifact).await?;
+        }
         sqlx::query("DELETE FROM statements WHERE digest = ?")
             .bind(old.digest.to_string())
             .execute(&mut **write)
@@ -146,7 +168,29 @@ pub(super) async fn put(write: &mut Write, new: &Kept) -> Result<Novelty, StoreE
     Ok(Novelty::New)
 }
 
-async fn select<'e>(db: impl SqliteExecutor<'e>, artifact: Sha256) -> Result<Vec<Kept>, StoreError> {
+fn payload_digest(envelope: &[u8]) -> Sha256 {
+    let payload = Envelope::parse(envelope, ENVELOPE_BYTES).map(|envelope| Sha256::of(envelope.payload()));
+    payload.unwrap_or_else(|_| Sha256::of(envelope))
+}
+
+async fn was_outspoken(write: &mut Write, statement: Sha256) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM outspoken WHERE statement = ?)");
+    Ok(query.bind(statement.to_string()).fetch_one(&mut **write).await?)
+}
+
+async fn outspeak(write: &mut Write, statement: Sha256, artifact: Sha256) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO outspoken (statement, artifact) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(statement.to_string())
+        .bind(artifact.to_string())
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn select<'e>(
+    db: impl SqliteExecutor<'e>,
+    artifact: Sha256,
+) -> Result<Vec<Kept>, StoreError> {
     let rows = sqlx::query(
         "SELECT * FROM statements WHERE artifact = ? ORDER BY epoch DESC, ms DESC, added_ms DESC, rowid DESC",
     )

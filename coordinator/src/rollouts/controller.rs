@@ -133,6 +133,8 @@ pub enum NotTaken {
     NotYours { deployment: Id },
     #[error("event {sequence} of {deployment} came when {expected} was expected")]
     Gap { deployment: Id, sequence: u64, expected: u64 },
+    #[error("event {sequence} of {deployment} came after its end")]
+    AfterEnd { deployment: Id, sequence: u64 },
     #[error("event {sequence} of {deployment} cannot be read: {why}")]
     Unreadable { deployment: Id, sequence: u64, why: String },
     #[error(transparent)]
@@ -254,6 +256,10 @@ impl Controller {
                     sequence: *sequence,
                     expected: row.sequence + 1,
                 });
+            }
+            // What has ended has ended: no second outcome takes the place of the first.
+            if store::has_ended(&mut write, deployment).await? {
+                return Err(NotTaken::AfterEnd { deployment: deployment.clone(), sequence: *sequence });
             }
             store::add_event(&mut write, deployment, *sequence, *at, body).await?;
             row.sequence = *sequence;

@@ -20,7 +20,7 @@ use super::{
     view::{self, View},
 };
 use crate::{
-    candidates,
+    candidates, config,
     rollout::{self, Command, End, Event, Final, Kind, News, Phase, Rollout, Verb},
 };
 
@@ -57,6 +57,11 @@ impl Controller {
         store::save_deployment(write, &row).await?;
         store::add_change(write, &row.rollout, now, &Changed::Deployment(row.id.clone())).await?;
         answer(write, &row.id, event, now).await?;
+        if matches!((event, rollout.state.kind), (AgentEvent::Accepted { .. }, Kind::Deploy))
+            && let Some(sequence) = config::pinned(&mut **write, &rollout.id).await?
+        {
+            store::config_accepted(write, &row.server, &rollout.app, sequence).await?;
+        }
         if let (AgentEvent::Ended { result }, Some(digest)) = (event, &row.digest) {
             match (rollout.state.kind, view::end(result)) {
                 (Kind::Deploy, End::Succeeded { .. }) => {
@@ -70,7 +75,10 @@ impl Controller {
         }
         if let AgentEvent::Ended { result } = event {
             match Rearming::of(&order_of(&rollout), result) {
-                Rearming::On => store::failed(write, &row.server, &rollout.app, at).await?,
+                Rearming::OnIfBegun if !row.view.has_begun() => {}
+                Rearming::On | Rearming::OnIfBegun => {
+                    store::failed(write, &row.server, &rollout.app, at).await?;
+                }
                 Rearming::Off => store::failed_no_more(write, &row.server, &rollout.app, at).await?,
                 Rearming::Unchanged => {}
             }

@@ -71,6 +71,11 @@ impl StepState {
 }
 
 impl View {
+    /// Whether a step was started.
+    pub fn has_begun(&self) -> bool {
+        self.steps.iter().any(|step| !step.attempts.is_empty())
+    }
+
     pub fn fold(&mut self, kind: Kind, event: &Event, at: UnixMs) {
         match event {
             Event::Accepted { previous, steps, .. } => {

@@ -137,10 +137,15 @@ impl Disk {
         deployment.ended |= matches!(event, Event::Ended { .. });
         let (sequence, app) = (deployment.written, deployment.order.app.clone());
         if let Event::Ended { result } = event {
+            let started = |record: &Record| matches!(record.event, Event::Started { .. });
+            let begun = self.records.iter().any(|record| record.deployment == *id && started(record));
             let memory = self.memories.entry(app.clone()).or_default();
             let highest = memory.highest.unwrap_or_default();
             match Rearming::of(&deployment.order.order, result) {
-                Rearming::On => memory.failed = Some(OrderingNumber { ms: highest.ms.max(at), ..highest }),
+                Rearming::OnIfBegun if !begun => {}
+                Rearming::On | Rearming::OnIfBegun => {
+                    memory.failed = Some(OrderingNumber { ms: highest.ms.max(at), ..highest });
+                }
                 Rearming::Off => memory.failed = None,
                 Rearming::Unchanged => {}
             }

@@ -30,7 +30,7 @@ impl World {
 
     fn controlled_of(&self, manifest: Option<Sha256>) -> Result<(), Refusal> {
         let deciding = Deciding { manifest, statements: &self.statements, now: self.now };
-        authorize_control(&self.order, CONNECTED, &self.root, &self.word, &self.memory, deciding)
+        authorize_control(&self.order, CONNECTED, &self.root, &self.word, &self.memory, deciding).map(drop)
     }
 
     fn controlled(&self) -> Result<(), &'static str> {
@@ -89,6 +89,72 @@ fn a_decision_is_about_one_step_of_one_rollout_and_says_one_thing() {
     world.sign(&alice, |_| {});
     world.manifest.version = "1.2.1".parse().unwrap();
     assert_eq!(world.controlled(), Err("decision-missing"), "about another artifact");
+}
+
+#[test]
+fn what_is_signed_once_decides_once() {
+    let (mut world, alice, anna) = deciding();
+    world.gate(vec![approvals(2)], vec![], Separation::None);
+    world.sign(&alice, |_| {});
+    world.sign(&anna, |it| it.reason = "so did I".into());
+    let decide = |world: &World| {
+        let (statements, manifest) = (&world.statements, Some(world.digest()));
+        let deciding = Deciding { manifest, statements, now: world.now };
+        authorize_control(&world.order, CONNECTED, &world.root, &world.word, &world.memory, deciding)
+    };
+    let decided = decide(&world).unwrap();
+    assert_eq!(decided.len(), 2);
+    // The step is unknown again, and the old word comes in another order.
+    world.memory.decided.extend(decided);
+    let refusal = decide(&world).unwrap_err();
+    assert_eq!(refusal.code(), "decision-missing");
+    assert!(refusal.to_string().contains("0 have signed it"), "{refusal}");
+    assert!(refusal.to_string().contains("signed once decides once"), "{refusal}");
+    // A new word by one of two is not enough for another turn of the other's old one.
+    world.sign(&alice, |it| it.at.0 += 1);
+    assert_eq!(world.controlled(), Err("decision-missing"));
+    world.sign(&anna, |it| {
+        it.at.0 += 1;
+        it.reason = "so did I".into();
+    });
+    assert_eq!(decide(&world).unwrap().len(), 2);
+}
+
+#[test]
+fn all_who_signed_a_decision_have_decided_with_it() {
+    let (mut world, alice, anna) = deciding();
+    world.sign(&alice, |_| {});
+    world.sign(&anna, |it| it.reason = "so did I".into());
+    let deciding = Deciding { manifest: Some(world.digest()), statements: &world.statements, now: world.now };
+    let decided =
+        authorize_control(&world.order, CONNECTED, &world.root, &world.word, &world.memory, deciding);
+    assert_eq!(decided.unwrap().len(), 2, "one would do, and the other must not be left for another time");
+}
+
+#[test]
+fn a_skip_is_repeated_under_the_same_approvals_only() {
+    let (mut world, alice, _) = gated();
+    world.approve(&alice, |_| {});
+    world.sign(&alice, |it| it.action = DecisionAction::Skip);
+    if let OrderKind::Deploy { skip, .. } = &mut world.order.order {
+        skip.push(STEP.parse().unwrap());
+    }
+    let work = world.ordered().unwrap();
+    assert_eq!(work.decided.len(), 1);
+    // As the agent remembers it of an accepted order: a retry is the same again.
+    world.memory.highest = Some(work.number);
+    world.memory.decided.extend(work.decided.iter().copied());
+    assert_eq!(world.ordered().unwrap().decided, work.decided);
+    // People have approved it again, and decided nothing.
+    world.approve(&alice, |it| it.number.ms.0 += 1);
+    let refusal = world.ordered().unwrap_err();
+    assert_eq!(refusal.code(), "skip-unsigned");
+    assert!(refusal.to_string().contains("signed once decides once"), "{refusal}");
+    world.sign(&alice, |it| {
+        it.action = DecisionAction::Skip;
+        it.at.0 += 1;
+    });
+    assert_eq!(world.ordered().unwrap().decided.len(), 1);
 }
 
 #[test]

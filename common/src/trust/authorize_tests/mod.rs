@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     json,
-    limits::{FUTURE_MS, STATEMENTS},
+    limits::{EVIDENCE_BYTES, FUTURE_MS, STATEMENTS},
     name::Id,
     trust::{
         Allowance, AppTrust, CoordinatorPin, Envelope, Gate, Key, Predicate, Published, RoleKeys,
@@ -356,6 +356,19 @@ fn other_statements_beside_the_publication_do_no_harm_and_broken_ones_do() {
         refused(|world| world.statements = vec![world.statements[0].clone(); STATEMENTS + 1]),
         "malformed"
     );
+    // All of them together are not more than goes with an order.
+    let of_size = |bytes: usize| {
+        let mut world = world();
+        let each = EVIDENCE_BYTES / 8;
+        let padded =
+            |statement: &Vec<u8>, to: usize| [&statement[..], &vec![b' '; to - statement.len()]].concat();
+        let first = world.statements[0].clone();
+        world.statements = (0..7).map(|_| padded(&first, each)).collect();
+        world.statements.push(padded(&first, bytes - 7 * each));
+        world.ordered().map(drop).map_err(|refusal| refusal.code())
+    };
+    assert_eq!(of_size(EVIDENCE_BYTES), Ok(()));
+    assert_eq!(of_size(EVIDENCE_BYTES + 1), Err("malformed"));
 }
 
 #[test]
@@ -371,6 +384,7 @@ fn control_orders_are_held_to_the_same_first_rules() {
         let deciding =
             Deciding { manifest: Some(world.digest()), statements: &world.statements, now: world.now };
         authorize_control(&world.order, CONNECTED, &world.root, &world.word, &world.memory, deciding)
+            .map(drop)
             .map_err(|refusal| refusal.code())
     };
     assert_eq!(decide(&world), Ok(()));

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use consign_common::{
     limits::ENVELOPE_BYTES,
     name::{App, Platform, Version},
+    time::{Clock as _, SystemClock},
     trust::{Predicate, Statement, Subject},
 };
 use serde_json::{Value, json};
@@ -106,7 +107,11 @@ fn value(args: &AttestArgs) -> Result<Value> {
         TestResult::Warned => "WARNED",
         TestResult::Failed => "FAILED",
     };
-    let mut value = json!({ "result": result, "configuration": [] });
+    // Of two results the later one counts, in whatever order they come.
+    let at =
+        i64::try_from(SystemClock.now().0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let mut value =
+        json!({ "result": result, "configuration": [], "timeCreated": at.map(|at| at.to_string()) });
     if let (Some(url), Some(fields)) = (&args.url, value.as_object_mut()) {
         fields.insert("url".to_owned(), url.as_str().into());
     }

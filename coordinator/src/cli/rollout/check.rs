@@ -50,11 +50,31 @@ struct Checked {
     allowed: bool,
     /// Checked here; those of `rearm` hold only where the last deployment failed or was returned.
     gate: Vec<GateLine>,
+    /// Where those of `rearm` hold: the last deployment of the app there did not succeed.
+    rearmed: Vec<Rearmed>,
     /// What every server says; `by` the coordinator where it could not be asked.
     plan: Plan,
     /// Why no server says anything.
     #[serde(skip_serializing_if = "String::is_empty")]
     nobody: String,
+}
+
+/// A server whose last deployment of the app did not succeed, as the coordinator has it from its agent.
+#[derive(Debug, Serialize)]
+struct Rearmed {
+    server: String,
+    since_ms: u64,
+}
+
+async fn rearmed(client: &Client, app: &App, environment: &Environment) -> Result<Vec<Rearmed>> {
+    let request =
+        unary(v1::ListServersRequest { environment: environment.to_string(), ..Default::default() });
+    let answer = client.operators().list_servers(request).await.map_err(|status| client.failure(status))?;
+    let of_app = |server: v1::Server| {
+        let state = server.apps.into_iter().find(|state| state.app == app.as_str() && state.failed_ms > 0)?;
+        Some(Rearmed { server: server.name, since_ms: state.failed_ms })
+    };
+    Ok(answer.into_inner().servers.into_iter().filter_map(of_app).collect())
 }
 
 pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
@@ -87,6 +107,11 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
     let takes = |server: &PlannedServer| {
         server.code.is_empty() && matches!(server.state.as_str(), "planned" | "no-op" | "not-connected")
     };
+    // Where no rule of `rearm` is, it does not matter.
+    let rearmed = match gate.iter().any(|line| line.part == approve::REARM) {
+        true => rearmed(client, app, environment).await?,
+        false => Vec::new(),
+    };
     let checked = Checked {
         app: app.to_string(),
         version: version.to_string(),
@@ -94,6 +119,7 @@ pub(super) async fn run(args: CheckArgs, home: &Home, client: &Client, printer: 
         digest: papers.digest.to_string(),
         allowed: !unmet && plan.servers.iter().all(takes),
         gate,
+        rearmed,
         plan,
         nobody,
     };
@@ -121,6 +147,10 @@ fn text(checked: &Checked) -> String {
         if !line.next.is_empty() {
             text.push_str(&format!("           {}\n", escape_line(&line.next)));
         }
+    }
+    if !checked.rearmed.is_empty() {
+        let names: Vec<&str> = checked.rearmed.iter().map(|rearmed| rearmed.server.as_str()).collect();
+        text.push_str(&format!("  rearmed since their last deployment: {}\n", listed(&names)));
     }
     text.push_str("\nservers:\n");
     if !checked.nobody.is_empty() {

@@ -1,6 +1,9 @@
 //! Deployments, and what agents said of them.
 
 use consign_common::{
+    deployment::Event,
+    json,
+    limits::EVENT_BYTES,
     name::{Id, ServerName},
     time::UnixMs,
 };
@@ -110,6 +113,19 @@ pub async fn add_event(
         .execute(&mut **write)
         .await?;
     Ok(())
+}
+
+/// Whether the agent has told of the deployment's end.
+pub async fn has_ended(write: &mut Write, deployment: &Id) -> Result<bool, StoreError> {
+    let last: Option<Vec<u8>> = sqlx::query_scalar(
+        "SELECT body FROM deployment_events WHERE deployment = ? ORDER BY sequence DESC LIMIT 1",
+    )
+    .bind(deployment.as_str())
+    .fetch_optional(&mut **write)
+    .await?;
+    let Some(body) = last else { return Ok(false) };
+    let event: Event = json::from_slice(&body, EVENT_BYTES).map_err(StoreError::corrupt)?;
+    Ok(matches!(event, Event::Ended { .. }))
 }
 
 /// What the agent said of the deployment, oldest first: the agent's time, and the event's bytes.

@@ -111,6 +111,26 @@ async fn is_armed(write: &mut Write, server: &ServerName, app: &App) -> Result<b
     Ok(row.is_some())
 }
 
+/// It has accepted an order with this config, and takes none before it any more.
+pub async fn config_accepted(
+    write: &mut Write,
+    server: &ServerName,
+    app: &App,
+    sequence: u64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO server_apps (server, app, config_sequence)
+         SELECT name, ?2, ?3 FROM servers WHERE name = ?1
+         ON CONFLICT (server, app) DO UPDATE SET config_sequence = max(config_sequence, ?3)",
+    )
+    .bind(server.as_str())
+    .bind(app.as_str())
+    .bind(from_u64(sequence))
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
 /// One succeeded.
 pub async fn failed_no_more(
     write: &mut Write,

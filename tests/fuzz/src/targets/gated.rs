@@ -499,7 +499,7 @@ fn decide(scene: &Scene, statements: &[Vec<u8>], read: &[Read]) -> Result<bool, 
         }
     };
     must(word.is_ok() == should, || {
-        let told = word.as_ref().map_or_else(ToString::to_string, |()| "let through".into());
+        let told = word.as_ref().map_or_else(ToString::to_string, |_| "let through".into());
         format!("the decision about a step: {told}; and {should} would be right")
     })?;
     if let Err(refusal) = &word {

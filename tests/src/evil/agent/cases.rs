@@ -1,14 +1,26 @@
 //! The attacks of one stolen server: A47 to A58.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use consign_common::{
+    deployment::{Attempt, DeploymentOutcome, Event, StepOutcome, log},
+    digest::Sha256,
     name::Id,
+    plan::Phase,
     time::{Clock as _, SystemClock},
     tls::{Ca, Identity, Subject},
+    trust::{JoinToken, Order, OrderKind, RECEIPT_FORMAT, Receipt, ReceiptKey, SigningKey, StepReceipt},
 };
 use consign_proto::v1::{
-    Event, FetchRequest, LogChunk, PackPair, Refused, agent_message::Kind, agents_client::AgentsClient,
+    self, EnrollRequest, FetchRequest, Hello, LogChunk, PackPair, Refused, agent_message::Kind as Said,
+    agents_client::AgentsClient, coordinator_message::Kind, enrolment_client::EnrolmentClient,
     fetch_request::What, operators_client::OperatorsClient,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,8 +28,9 @@ use tonic::Code;
 
 use super::{
     raw::Raw,
-    stolen::{Stolen, hello, steal},
+    stolen::{PATIENCE, Stolen, hello, steal},
 };
+use crate::wait::until;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Attack {
@@ -74,7 +87,7 @@ pub const ATTACKS: &[Attack] = &[
         comes: "`permission-denied`",
         play: |world| {
             let mut operators = OperatorsClient::new(world.dial(Some(&world.identity)).unwrap());
-            let asked = world.runtime.block_on(operators.status(consign_proto::v1::StatusRequest {}));
+            let asked = world.runtime.block_on(operators.status(v1::StatusRequest {}));
             assert_eq!(asked.unwrap_err().code(), Code::PermissionDenied);
         },
     },
@@ -125,17 +138,17 @@ pub const ATTACKS: &[Attack] = &[
                 let mut session = world.session(&world.identity, hello()).unwrap();
                 let deployment = Id::from_bytes([9; 16]).to_string();
                 world.runtime.block_on(async {
-                    let event = Event {
+                    let event = v1::Event {
                         deployment,
                         sequence,
                         at_ms: 1,
                         body: body.into(),
                         journal_position: u64::MAX,
                     };
-                    session.say(Kind::Event(event)).await;
+                    session.say(Said::Event(event)).await;
                     let order = "../../etc/passwd".to_owned();
                     session
-                        .say(Kind::Refused(Refused {
+                        .say(Said::Refused(Refused {
                             order,
                             code: "below-floor".into(),
                             message: "x".repeat(1 << 20),
@@ -181,6 +194,195 @@ pub const ATTACKS: &[Attack] = &[
             assert!(!matches!(answer, Ok(Ok(Some(_)))), "it was acknowledged: {answer:?}");
             let grown = bytes_below(world.coordinator.state()).saturating_sub(before);
             assert!(grown < 4 << 20, "{grown} bytes more on disk");
+        },
+    },
+    Attack {
+        name: "a57-an-end-that-is-taken-back",
+        sends: "of its own deployment that it succeeded, then that it failed, then that it succeeded",
+        comes: "the first end counts; what comes after it is neither kept nor acknowledged",
+        play: |world| {
+            let mut own = world.ordered(hello(), &[]);
+            let succeeded = Event::Ended { result: DeploymentOutcome::Succeeded { tolerated: vec![] } };
+            let failed = Event::Ended { result: DeploymentOutcome::Failed { because: "no".into() } };
+            world.runtime.block_on(own.say(&succeeded));
+            let rollout = own.order.rollout.clone();
+            until("the rollout has ended", PATIENCE, || match world.state_of(&rollout).as_str() {
+                "succeeded" => Ok(()),
+                state => Err(state.to_owned()),
+            });
+            for again in [&failed, &succeeded, &failed] {
+                world.runtime.block_on(own.say(again));
+            }
+            let acknowledged =
+                world.runtime.block_on(own.session.hear(Duration::from_secs(2), |kind| match kind {
+                    Kind::EventAck(ack) if ack.sequence > 2 => Some(ack.sequence),
+                    _ => None,
+                }));
+            assert_eq!(acknowledged, None, "what came after the end was acknowledged");
+            assert_eq!(world.state_of(&rollout), "succeeded");
+            let shown = world.operator.json(&["server", "show", "web-2"]);
+            assert_eq!(shown["apps"][0]["rearmed_since_ms"], 0, "{shown}");
+        },
+    },
+    Attack {
+        name: "a58-logs-of-its-own-without-end",
+        sends: "output of its own deployment, 1 MiB at a time as fast as it goes, until another server's deployment is through",
+        comes: "taken, up to the quota; the other server's rollout goes through meanwhile",
+        play: |world| {
+            let mut own = world.ordered(hello(), &["talk"]);
+            let attempt: Attempt = "deploy-0-1".parse().unwrap();
+            world.runtime.block_on(own.say(&Event::Started { attempt, boot_id: "stolen".into() }));
+            let mut agents = world.agents();
+            let deployment = own.order.deployment.to_string();
+            let mut records = Vec::new();
+            while records.len() < 900 << 10 {
+                log::encode_into(&mut records, SystemClock.now(), log::Stream::Stdout, &[b'x'; 30 << 10]);
+            }
+            let taken = Arc::new(AtomicU64::new(0));
+            let flood = world.runtime.spawn({
+                let taken = taken.clone();
+                async move {
+                    let (chunks, queue) = tokio::sync::mpsc::channel(4);
+                    let length = records.len() as u64;
+                    tokio::spawn(async move {
+                        for at in 0_u64.. {
+                            let chunk = LogChunk {
+                                deployment: deployment.clone(),
+                                attempt: "deploy-0-1".into(),
+                                offset: at * length,
+                                records: records.clone().into(),
+                            };
+                            // Bounded by the disk that the test may use.
+                            if at * length > 1 << 30 || chunks.send(chunk).await.is_err() {
+                                return;
+                            }
+                        }
+                    });
+                    let mut acks = agents.logs(ReceiverStream::new(queue)).await?.into_inner();
+                    while let Some(ack) = acks.message().await? {
+                        taken.store(ack.offset, Ordering::Release);
+                    }
+                    Ok::<_, tonic::Status>(())
+                }
+            });
+            until("the flood has begun", PATIENCE, || match taken.load(Ordering::Acquire) {
+                0 => Err("nothing was taken"),
+                _ => Ok(()),
+            });
+            world.operator.ok(&[
+                "rollout",
+                "start",
+                "app@1.0.0",
+                "--env",
+                "staging",
+                "--only",
+                "web-1",
+                "--force",
+                "--queue",
+                "queue",
+            ]);
+            let through = || {
+                let shown = world.operator.json(&["server", "show", "web-1"]);
+                if shown["apps"][0]["good"] == world.artifact.as_str() { Ok(()) } else { Err(shown) }
+            };
+            // An environment has one rollout of an app at a time: the stolen server's ends, and it talks on.
+            let ended = Event::Ended { result: DeploymentOutcome::Succeeded { tolerated: vec![] } };
+            world.runtime.block_on(own.say(&ended));
+            until("the other server's deployment is through", PATIENCE, through);
+            assert!(taken.load(Ordering::Acquire) > 0);
+            flood.abort();
+        },
+    },
+    Attack {
+        name: "a59-receipts-of-what-was-not",
+        sends: "receipts, rightly signed with its own key: with a step that the deployment does not have, of another artifact, of another rollout, in another server's name, of another server's deployment",
+        comes: "not taken; that of what was ordered is, and stands",
+        play: |world| {
+            let certified = SigningKey::from_pkcs8(&world.identity.key_pkcs8).unwrap();
+            let key = SigningKey::generate().unwrap();
+            let endorsement = ReceiptKey::endorse(&"web-2".parse().unwrap(), &certified, &key.public());
+            let hello = Hello { receipt_key: endorsement.to_vec().into(), ..hello() };
+            let mut own = world.ordered(hello, &["talk"]);
+            world.runtime.block_on(
+                own.say(&Event::Ended { result: DeploymentOutcome::Succeeded { tolerated: vec![] } }),
+            );
+            let rollout = own.order.rollout.clone();
+            until("the rollout has ended", PATIENCE, || match world.state_of(&rollout).as_str() {
+                "succeeded" => Ok(()),
+                state => Err(state.to_owned()),
+            });
+            let honest = receipt(&own.order, "talk");
+            let others = other_deployments(world);
+            let changed = |change: &dyn Fn(&mut Receipt)| {
+                let mut receipt = honest.clone();
+                change(&mut receipt);
+                receipt
+            };
+            let mut lies = vec![
+                receipt(&own.order, "never_planned"),
+                changed(&|receipt| receipt.manifest = Sha256::of(b"another")),
+                changed(&|receipt| receipt.rollout = Id::from_bytes([9; 16])),
+                changed(&|receipt| receipt.server = "web-1".parse().unwrap()),
+            ];
+            for other in &others {
+                lies.push(changed(&|receipt| receipt.deployment = other.clone()));
+            }
+            let mut say = |receipt: &Receipt, within| {
+                let envelope = receipt.sign(&key).to_vec().into();
+                world.runtime.block_on(async {
+                    assert!(own.session.say(Said::Receipt(v1::Receipt { envelope })).await);
+                    let acknowledged = |kind: &Kind| match kind {
+                        Kind::ReceiptAck(ack) => Some(ack.deployment.clone()),
+                        _ => None,
+                    };
+                    own.session.hear(within, acknowledged).await
+                })
+            };
+            for lie in &lies {
+                assert_eq!(say(lie, Duration::from_millis(700)), None, "{lie:?}");
+            }
+            assert_eq!(say(&honest, PATIENCE), Some(honest.deployment.to_string()));
+        },
+    },
+    Attack {
+        name: "a53-names",
+        sends: "with a token that was made for it, names that are paths, hold a NUL, a line's end or a look-alike, are empty or of 4 KiB; an operator asks for tokens for such names",
+        comes: "refused, and the token is worth what it was: the right name enrols with it",
+        play: |world| {
+            let long = "x".repeat(4096);
+            let names =
+                ["../../etc", "..", "a\0b", "web-5\n", "web\u{2010}5", "wеb-5", "web-5/", "WEB-5", "", &long];
+            for name in names.iter().filter(|name| !name.contains('\0')) {
+                let ran =
+                    world.operator.run(&["server", "token", &format!("--name={name}"), "--env", "staging"]);
+                assert_ne!(ran.code, 0, "{name:?}: {}", ran.stdout);
+            }
+            let token = world.operator.ok(&["server", "token", "--name", "web-5", "--env", "staging"]);
+            let token = JoinToken::parse(&token).unwrap();
+            let (csr, _) = Identity::generate_csr().unwrap();
+            let secret = token.secret_bytes().unwrap();
+            let request = |name: &str| EnrollRequest {
+                token_id: token.id.clone(),
+                token_secret: secret.clone().into(),
+                name: name.into(),
+                environment: "staging".into(),
+                csr: csr.clone().into(),
+                ..EnrollRequest::default()
+            };
+            let enrol = |name: &str| {
+                let mut client =
+                    EnrolmentClient::new(world.dial_at(&world.coordinator.enrolment, None).unwrap());
+                world.runtime.block_on(client.enroll(request(name)))
+            };
+            for name in names {
+                assert!(enrol(name).is_err(), "{name:?} was let in");
+            }
+            let servers = world.operator.json(&["server", "list"]);
+            let names: Vec<&str> =
+                servers.as_array().unwrap().iter().filter_map(|server| server["name"].as_str()).collect();
+            assert!(names.iter().all(|name| name.starts_with("web-") && name.len() == 5), "{names:?}");
+            let identity = enrol("web-5").unwrap().into_inner().identity;
+            assert!(identity.starts_with("consign://agent/web-5/"), "{identity}");
         },
     },
     Attack {
@@ -257,12 +459,66 @@ pub const ATTACKS: &[Attack] = &[
             std::thread::sleep(Duration::from_millis(500));
             assert!(!world.coordinator.is_gone());
             drop(open);
-            crate::wait::until("others come in again", Duration::from_secs(20), || {
+            until("others come in again", Duration::from_secs(20), || {
                 world.dial(Some(&world.identity)).map(drop)
             });
         },
     },
 ];
+
+/// That the talking step succeeded.
+fn receipt(order: &Order, step: &str) -> Receipt {
+    let OrderKind::Deploy { manifest, .. } = &order.order else { panic!("{order:?}") };
+    Receipt {
+        format: RECEIPT_FORMAT.into(),
+        server: "web-2".parse().unwrap(),
+        environment: order.environment.clone(),
+        order: order.id.clone(),
+        rollout: order.rollout.clone(),
+        deployment: order.deployment.clone(),
+        app: order.app.clone(),
+        manifest: *manifest,
+        result: DeploymentOutcome::Succeeded { tolerated: vec![] },
+        steps: vec![StepReceipt {
+            name: step.parse().unwrap(),
+            phase: Phase::Deploy,
+            attempts: 1,
+            result: StepOutcome::Succeeded,
+            log_sha256: Sha256::of(b""),
+            log_length: 0,
+        }],
+        started: SystemClock.now(),
+        ended: SystemClock.now(),
+        boot_id: "stolen".into(),
+    }
+}
+
+/// Deployments of the honest server.
+fn other_deployments(world: &Stolen) -> Vec<Id> {
+    let ran = world.operator.run(&[
+        "rollout",
+        "start",
+        "app@1.0.0",
+        "--env",
+        "staging",
+        "--only",
+        "web-1",
+        "--force",
+        "--follow",
+    ]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    let rollouts = world.operator.json(&["rollout", "list"]);
+    let id = rollouts[0]["id"].as_str().unwrap();
+    let shown = world.operator.json(&["rollout", "show", id]);
+    let found = shown["servers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|server| server["deployment"].as_str()?.parse().ok());
+    let found: Vec<Id> = found.collect();
+    assert!(!found.is_empty(), "{shown}");
+    found
+}
 
 fn not_let_in(world: &Stolen, identity: Option<&Identity>) {
     let Ok(channel) = world.dial(identity) else { return };

@@ -10,9 +10,17 @@ use consign_agent::{
     },
     state::StatePaths,
 };
-use consign_common::{digest::Sha256, tls::Identity};
+use consign_common::{
+    deployment::{Event, StepSummary},
+    digest::Sha256,
+    json,
+    name::Id,
+    time::{Clock as _, SystemClock},
+    tls::Identity,
+    trust::{Order, OrderKind},
+};
 use consign_proto::v1::{
-    AgentMessage, CoordinatorMessage, Hello, agent_message, agents_client::AgentsClient,
+    self, AgentMessage, CoordinatorMessage, Hello, agent_message, agents_client::AgentsClient,
     coordinator_message::Kind,
 };
 use tokio::{runtime::Runtime, sync::mpsc};
@@ -23,6 +31,8 @@ use crate::scene::{Agent, Coordinator, Operator, write_tree};
 
 /// What the coordinator may take while it is attacked, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct Stolen {
     honest: Agent,
@@ -86,17 +96,57 @@ impl Stolen {
     }
 
     pub(super) fn dial(&self, identity: Option<&Identity>) -> Result<Channel, String> {
-        let dialer = Dialer {
-            addresses: vec![self.coordinator.address.clone()],
-            ca: self.ca,
-            proxies: Proxies::default(),
-        };
+        self.dial_at(&self.coordinator.address, identity)
+    }
+
+    pub(super) fn dial_at(&self, address: &str, identity: Option<&Identity>) -> Result<Channel, String> {
+        let dialer = Dialer { addresses: vec![address.to_owned()], ca: self.ca, proxies: Proxies::default() };
         let connected = self.runtime.block_on(dialer.dial(identity));
         connected.map(|Connection { channel, .. }| channel).map_err(|error| error.to_string())
     }
 
     pub(super) fn agents(&self) -> AgentsClient<Channel> {
         AgentsClient::new(self.dial(Some(&self.identity)).unwrap())
+    }
+
+    /// A rollout to the stolen server alone, which has told that it accepted it and lists these steps.
+    pub(super) fn ordered(&self, hello: Hello, steps: &[&str]) -> Own {
+        let mut session = self.session(&self.identity, hello).unwrap();
+        self.operator.ok(&[
+            "rollout",
+            "start",
+            "app@1.0.0",
+            "--env",
+            "staging",
+            "--only",
+            "web-2",
+            "--force",
+        ]);
+        let order = self.runtime.block_on(session.hear(PATIENCE, |kind| match kind {
+            Kind::Order(order) => Order::parse(&order.document).ok(),
+            _ => None,
+        }));
+        let order = order.expect("the order comes");
+        let OrderKind::Deploy { manifest, .. } = &order.order else { panic!("{order:?}") };
+        let accepted = Event::Accepted {
+            order: order.id.clone(),
+            app: order.app.clone(),
+            version: "1.0.0".parse().unwrap(),
+            digest: *manifest,
+            previous: None,
+            steps: steps
+                .iter()
+                .map(|name| StepSummary { name: name.parse().unwrap(), kind: "shell".into() })
+                .collect(),
+        };
+        let mut own = Own { session, order, sequence: 0 };
+        self.runtime.block_on(own.say(&accepted));
+        own
+    }
+
+    /// How the coordinator has a rollout.
+    pub(super) fn state_of(&self, rollout: &Id) -> String {
+        self.operator.json(&["rollout", "show", rollout.as_str()])["state"].as_str().unwrap_or("").to_owned()
     }
 
     /// A session that was welcomed.
@@ -115,7 +165,53 @@ impl Stolen {
     }
 }
 
+/// A deployment that the stolen server was ordered to begin, and the session in which it says what it likes of it.
+pub(super) struct Own {
+    pub(super) session: Session,
+    pub(super) order: Order,
+    sequence: u64,
+}
+
+impl Own {
+    pub(super) async fn say(&mut self, event: &Event) {
+        self.sequence += 1;
+        let event = v1::Event {
+            deployment: self.order.deployment.to_string(),
+            sequence: self.sequence,
+            at_ms: SystemClock.now().0,
+            body: json::to_vec(event).into(),
+            journal_position: self.sequence,
+        };
+        assert!(self.session.say(agent_message::Kind::Event(event)).await);
+    }
+}
+
 impl Session {
+    /// What comes next, but for signs of life.
+    pub(super) async fn next(&mut self, within: Duration) -> Option<Kind> {
+        let next = async {
+            loop {
+                match self.from.message().await {
+                    Ok(Some(CoordinatorMessage { kind: Some(kind) })) => return Some(kind),
+                    Ok(Some(CoordinatorMessage { kind: None })) => {}
+                    Ok(None) | Err(_) => return None,
+                }
+            }
+        };
+        tokio::time::timeout(within, next).await.ok().flatten()
+    }
+
+    pub(super) async fn hear<T>(&mut self, within: Duration, pick: impl Fn(&Kind) -> Option<T>) -> Option<T> {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let kind = self.next(left).await?;
+            if let Some(found) = pick(&kind) {
+                return Some(found);
+            }
+        }
+    }
+
     pub(super) async fn say(&self, kind: agent_message::Kind) -> bool {
         self.to.send(AgentMessage { kind: Some(kind) }).await.is_ok()
     }
@@ -140,7 +236,7 @@ pub(super) fn hello() -> Hello {
     Hello {
         protocol: 1,
         environment: "staging".into(),
-        now_ms: consign_common::time::Clock::now(&consign_common::time::SystemClock).0,
+        now_ms: SystemClock.now().0,
         trust_root_version: 1,
         os: "linux".into(),
         arch: "x86_64".into(),

@@ -7,10 +7,11 @@ use consign_common::{
     trust::{Decision, DecisionAction, Order, OrderKind, Predicate},
 };
 
+use super::orders::refused;
 use crate::evil::coordinator::{
     attack::{Attack, Outcome},
     authority::now,
-    world::{Artifact, Shot, World, shot},
+    world::{Artifact, Failed, Shot, World, shot},
 };
 
 /// `steps` while it waits: the second is left out, or not.
@@ -113,7 +114,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         assert!(!world.effects().contains(&format!("prepare {}", artifact.version)), "it was left out");
     })
     .own(),
-    Attack::free("remains-decision-under-the-same-rollout-id", Outcome::Remains("a decision counts for its artifact, step and server under its rollout's id, which the coordinator gives: also when people approve the same artifact again"), "a decision of before, with new approvals of the same artifact under the same rollout's id", |world| {
+    Attack::free("a31-skip-again", Outcome::Refused("skip-unsigned"), "a decision that has left out a step, with new approvals of the same artifact under the same rollout's id", |world| {
         let artifact = world.artifact();
         let mut statements = world.evidence(&artifact);
         let first = leaving_out(world, &artifact, "prepare");
@@ -123,14 +124,42 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         assert!(matches!(outcome, DeploymentOutcome::Succeeded { .. }), "{outcome:?}");
         let mut statements = world.evidence(&artifact);
         statements.extend(decisions);
-        let again = Order { rollout: first.rollout, ..leaving_out(world, &artifact, "prepare") };
-        let mut again = again;
+        let mut again = Order { rollout: first.rollout, ..leaving_out(world, &artifact, "prepare") };
         if let OrderKind::Deploy { force, .. } = &mut again.order {
             *force = true;
         }
-        let outcome = world.run(&shot(&again, statements));
-        assert!(matches!(outcome, DeploymentOutcome::Succeeded { .. }), "{outcome:?}");
+        refused(world, &shot(&again, statements), "skip-unsigned");
         assert!(!world.effects().contains(&format!("prepare {}", artifact.version)));
+    })
+    .own(),
+    Attack::free("a31-decision-again", Outcome::Refused("decision-missing"), "a decision that has been carried out, in another order about the same step of the same rollout: while the same deployment runs, and in the one that repeats it", |world| {
+        let (running, order, artifact) = slow(world);
+        let mut statements = sign(world, &artifact, &["pat", "paul"], &decision(&order.rollout));
+        statements.push(world.published(&artifact, "ci"));
+        let skip = OrderKind::Decide { step: "prepare".parse().unwrap(), action: DecisionAction::Skip, reason: "because".into() };
+        let word = about(world, &order, skip.clone());
+        world.send(&shot(&word, statements.clone()));
+        world.event(&running, |event| matches!(event, Event::Decided { .. }).then_some(()));
+        let again = about(world, &order, skip.clone());
+        refused(world, &shot(&again, statements.clone()), "decision-missing");
+        let cancel = about(world, &order, OrderKind::Cancel { reason: "again, please".into() });
+        world.send(&shot(&cancel, Vec::new()));
+        let outcome = world.outcome_of(&running);
+        assert!(matches!(outcome, DeploymentOutcome::Cancelled { .. }), "{outcome:?}");
+        world.failed = Some(Failed);
+        // The rollout tries again on this server: the same step is open once more.
+        let evidence = world.evidence(&artifact);
+        let retry = Order { id: world.id(), deployment: world.id(), ..order };
+        let running = shot(&retry, evidence);
+        world.send(&running);
+        world.event(&running, |event| matches!(event, Event::Started { .. }).then_some(()));
+        let again = about(world, &retry, skip);
+        refused(world, &shot(&again, statements), "decision-missing");
+        go(world);
+        let outcome = world.outcome_of(&running);
+        assert!(matches!(outcome, DeploymentOutcome::Succeeded { .. }), "{outcome:?}");
+        assert!(world.effects().contains(&format!("prepare {}", artifact.version)), "it was not left out again");
+        world.failed = None;
     })
     .own(),
     Attack::shots("decide-about-nothing", Outcome::Answered("not-running"), "words about a deployment that there is not: decide, cancel, confirm", |world| {

@@ -70,7 +70,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
         let instead = Order { id: refused.id, ..instead };
         vec![shot(&other, statements.clone()), shot(&cancel, Vec::new()), shot(&instead, statements)]
     }),
-    Attack::shots("deployment-id-again", Outcome::Answered("state-failed"), "an honest order under the deployment's id of another one, which has ended", |world| {
+    Attack::refused("deployment-id-again", "deployment-reused", "an honest order under the deployment's id of another one, which has ended", |world| {
         let artifact = world.artifact();
         let statements = world.evidence(&artifact);
         let done = world.deploy(&artifact, statements);

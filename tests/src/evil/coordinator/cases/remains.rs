@@ -49,7 +49,7 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
     Attack::remains(
         "remains-interrupt",
         "a cancel, by nobody's word",
-        "interrupts: the deployment ends as cancelled, and `current` is what it was; what is interrupted before it failed does not re-arm the gate",
+        "interrupts: the deployment ends as cancelled, and `current` is what it was; since a step had begun it re-arms the gate, so that what would have failed is not hidden by it",
         |world| {
             let plan = format!("[[step]]\nname = \"wait\"\nshell = \"sleep 60\"\n{STEPS}");
             let artifact = world.artifact_of("shop", &plan);
@@ -64,6 +64,11 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
             let outcome = world.outcome_of(&running);
             assert!(matches!(outcome, DeploymentOutcome::Cancelled { .. }), "{outcome:?}");
             assert_eq!((world.effects(), world.current()), before);
+            let again = world.artifact();
+            let statements = world.evidence(&again);
+            let without_rita = world.deploy(&again, statements);
+            refused(world, &without_rita, "rearmed");
+            world.failed = Some(Failed);
         },
     ),
     Attack::remains(

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use consign_common::{
     digest::Sha256,
+    limits::ROLE_KEYS,
     name::Environment,
-    trust::{Gate, Key, RoleKeys, Scheme, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE, TrustRoot},
+    trust::{Gate, Key, RoleKeys, Scheme, SigningKey, TRUST_ROOT_TYPE, TRUST_ROOT_V2_TYPE, TrustRoot},
 };
 
 use super::orders::{back, refused};
@@ -46,6 +47,90 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
             root.version = version;
             root.environments.insert("production".parse().unwrap(), Gate::PublisherOnly {});
         })]]
+    }),
+    Attack::free("a33-older-again", Outcome::Nothing, "the versions that were in force before, as they were signed; in place of one of them another document of its version, signed by the owner", |world| {
+        let of = |world: &World| world.authority.sign_root(&world.root, &["alice"]);
+        let first = of(world);
+        world.take_root(|root| root.revoked = vec![Sha256::of(b"what has a hole")]);
+        let second = of(world);
+        world.take_root(|root| root.expires.0 += 1);
+        let version = world.root.version;
+        let before = world.snapshot();
+        // What it has already is no news, and nothing is taken back by it.
+        for chain in [vec![first.clone()], vec![second.clone()], vec![second, first]] {
+            assert_eq!(world.offer(chain), (version, String::new()));
+        }
+        for older in [version - 2, version - 1] {
+            let other = signed(world, |root| {
+                root.version = older;
+                root.revoked.clear();
+                root.environments.insert("production".parse().unwrap(), Gate::PublisherOnly {});
+            });
+            let (now, error) = world.offer(vec![other]);
+            assert_eq!(now, version);
+            assert!(error.contains("does not follow"), "{error}");
+        }
+        before.assert_same(&world.snapshot(), "afterwards");
+    })
+    .own(),
+    Attack::root("a09-root-malformed", "trust root cannot be read", "version N + 1, signed by the owner, that is malformed: unknown fields, duplicate keys at every depth, float, exponent, a number of 2^64, trailing bytes, BOM, depth 10000, invalid UTF-8, nothing", |world| {
+        let payload = String::from_utf8(world.next_root().to_payload()).unwrap();
+        let replaced = |from: &str, to: &str| {
+            assert!(payload.contains(from), "{from} in {payload}");
+            payload.replacen(from, to, 1).into_bytes()
+        };
+        let version = format!("\"version\":{}", world.root.version + 1);
+        let deep = format!("{{\"x\":{}{},", "[".repeat(10_000), "]".repeat(10_000));
+        let malformed = vec![
+            payload.replacen('{', "{\"more\":true,", 1).into_bytes(),
+            replaced("\"root\":{", "\"root\":{\"more\":true,"),
+            replaced(&version, &format!("{version},{version}")),
+            replaced("\"threshold\":1", "\"threshold\":1,\"threshold\":1"),
+            // Of a map with names for keys, too: two gates of one environment.
+            replaced("\"environments\":{", "\"environments\":{\"production\":{\"gate\":\"publisher-only\"},"),
+            replaced(&version, &format!("{version}.0")),
+            replaced(&version, &format!("{version}e0")),
+            replaced(&version, "\"version\":18446744073709551616"),
+            replaced(&version, "\"version\":-1"),
+            payload.replacen('{', &deep, 1).into_bytes(),
+            format!("{payload}{{}}").into_bytes(),
+            format!("{payload}x").into_bytes(),
+            [b"\xef\xbb\xbf", payload.as_bytes()].concat(),
+            [payload.as_bytes(), b"\xff"].concat(),
+            b"{}".to_vec(),
+            Vec::new(),
+        ];
+        let sign = |payload| vec![world.authority.envelope(TRUST_ROOT_V2_TYPE, payload, &["alice"])];
+        malformed.into_iter().map(sign).collect()
+    }),
+    Attack::root("a05-root-keys-doubled", "", "version N + 1, signed by the owner, with a key listed twice in a role, under another id, a coordinator listed twice, an artifact revoked twice, more keys in a role than there may be", |world| {
+        let owners = owners();
+        let pat = world.authority.id_of("pat");
+        let (_, key) = world.authority.entry("pat");
+        let pin = world.root.coordinators[0].clone();
+        let doubled = Sha256::of(b"revoked");
+        vec![
+            signed(world, |root| root.roles.get_mut(&owners).unwrap().keys.push(pat)),
+            signed(world, |root| root.root.keys.push(root.root.keys[0])),
+            signed(world, |root| {
+                root.keys.insert(Sha256::of(b"another id"), key);
+            }),
+            signed(world, |root| root.coordinators.push(pin)),
+            signed(world, |root| root.revoked = vec![doubled, doubled]),
+            signed(world, |root| {
+                let many = (0..=ROLE_KEYS).map(|n| {
+                    let public = SigningKey::generate().unwrap().public();
+                    let owner = format!("many-{n}").parse().unwrap();
+                    (public.id(), Key { scheme: Scheme::Ed25519, public: public.to_base64(), owner })
+                });
+                let many: Vec<(Sha256, Key)> = many.collect();
+                root.roles.get_mut(&owners).unwrap().keys.extend(many.iter().map(|(id, _)| *id));
+                root.keys.extend(many);
+            }),
+        ]
+        .into_iter()
+        .map(|envelope| vec![envelope])
+        .collect()
     }),
     Attack::root("a33-flipped", "", "version N + 1 with a bit of its body or signature flipped, or with S + L", |world| {
         let honest = signed(world, |_| {});
