@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2013,SC2016 # names have no spaces, and backquotes are what is looked for
 # Names that the documents give must be there: tests that SECURITY.md and docs/attacks.md stand on, refusals and whatever
 # else has a name of words and dashes; and every refusal must be in docs/formats.md.
 set -eu

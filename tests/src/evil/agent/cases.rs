@@ -382,7 +382,8 @@ pub const ATTACKS: &[Attack] = &[
                 servers.as_array().unwrap().iter().filter_map(|server| server["name"].as_str()).collect();
             assert!(names.iter().all(|name| name.starts_with("web-") && name.len() == 5), "{names:?}");
             let identity = enrol("web-5").unwrap().into_inner().identity;
-            assert!(identity.starts_with("consign://agent/web-5/"), "{identity}");
+            assert!(identity.starts_with("consign://agent/"), "{identity}");
+            world.operator.ok(&["server", "show", "web-5"]);
         },
     },
     Attack {
@@ -510,11 +511,8 @@ fn other_deployments(world: &Stolen) -> Vec<Id> {
     let rollouts = world.operator.json(&["rollout", "list"]);
     let id = rollouts[0]["id"].as_str().unwrap();
     let shown = world.operator.json(&["rollout", "show", id]);
-    let found = shown["servers"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|server| server["deployment"].as_str()?.parse().ok());
+    let deployments = shown["deployments"].as_array().expect("a list");
+    let found = deployments.iter().filter_map(|deployment| deployment["id"].as_str()?.parse().ok());
     let found: Vec<Id> = found.collect();
     assert!(!found.is_empty(), "{shown}");
     found

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::evil::coordinator::{
     attack::Attack,
-    authority::{NEXT_COORDINATOR, now},
+    authority::{NEXT_COORDINATOR, now, shop},
     world::{Failed, STEPS, Setting, World, shot},
 };
 
@@ -181,6 +181,49 @@ pub(in crate::evil::coordinator) const ATTACKS: &[Attack] = &[
             let late = converging(world, artifact.digest, statements);
             let outcome = world.run(&late);
             assert!(matches!(outcome, DeploymentOutcome::Succeeded { .. }), "{outcome:?}");
+        },
+    ),
+    Attack::remains(
+        "remains-choose-publication",
+        "of two publications of the same artifact, one of them by a product owner, both; then only the other publisher's",
+        "chooses which publication comes along, and so whether one who has published it, too, may approve: two people have signed it all the same",
+        |world| {
+            let pat = world.authority.id_of("pat");
+            world.take_root(|root| root.apps.get_mut(&shop()).unwrap().publishers.keys.push(pat));
+            let artifact = world.artifact();
+            let with_cis_alone = world.evidence(&artifact);
+            let mut with_both = with_cis_alone.clone();
+            with_both.push(world.published(&artifact, "pat"));
+            let honest = world.deploy(&artifact, with_both);
+            refused(world, &honest, "approval-missing");
+            // Pat's own publication lets in nothing that pat approves.
+            let mut with_pats_alone = world.approvals(&artifact, |_| {});
+            with_pats_alone.push(world.tested(&artifact, "quinn", "PASSED"));
+            with_pats_alone.push(world.published(&artifact, "pat"));
+            let order = world.deploy(&artifact, with_pats_alone);
+            refused(world, &order, "approval-missing");
+            world.honest_with(&artifact, with_cis_alone);
+        },
+    ),
+    Attack::remains(
+        "remains-approvals-left-over",
+        "what runs, by force, with one approval more than were needed; then again",
+        "uses an approval that was left over for one more deployment of the same artifact, and no more: a success uses up the lowest that counted",
+        |world| {
+            let artifact = world.artifact();
+            let statements = world.evidence(&artifact);
+            let (published, tested) =
+                (world.published(&artifact, "ci"), world.tested(&artifact, "quinn", "PASSED"));
+            let left_over = world.approved(&artifact, "sue");
+            world.honest_with(&artifact, statements.clone());
+            let force = OrderKind::deploy(artifact.digest, true);
+            let mut statements: Vec<Vec<u8>> = statements;
+            statements.extend([published, tested, left_over]);
+            let order = world.order("shop", force.clone());
+            let outcome = world.run(&shot(&order, statements.clone()));
+            assert!(matches!(outcome, DeploymentOutcome::Succeeded { .. }), "{outcome:?}");
+            let order = world.order("shop", force);
+            refused(world, &shot(&order, statements), "used-up");
         },
     ),
     Attack::remains(
