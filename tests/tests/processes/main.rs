@@ -24,4 +24,5 @@ mod random;
 mod restored;
 mod rollouts;
 mod scene;
+mod swapped;
 mod trust;
