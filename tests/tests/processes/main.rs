@@ -25,4 +25,5 @@ mod restored;
 mod roles;
 mod rollouts;
 mod scene;
+mod swapped;
 mod trust;
