@@ -165,7 +165,8 @@ pub struct Act<'a> {
 }
 
 /// What is missing of a decision's signatures.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{need} of {role}, and {have} have signed it{why}")]
 pub struct Undecided {
     pub role: String,
     pub have: u32,

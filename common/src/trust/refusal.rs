@@ -6,7 +6,7 @@ use crate::{
     time::UnixMs,
     trust::{
         DecisionAction, OrderingNumber,
-        gate::{Because, Unmet},
+        gate::{Undecided, Unmet},
     },
 };
 
@@ -61,28 +61,16 @@ pub enum Refusal {
     #[error("plan document: {why}")]
     PlanOther { why: String },
     #[error(
-        "in {environment} it takes a signed decision to take step {step} as {}: {need} of {role}, and {have} have signed it{why}", of_action(*.action)
+        "in {environment} it takes a signed decision to take step {step} as {}: {missing}", of_action(*.action)
     )]
     DecisionMissing {
         environment: Environment,
         step: StepName,
         action: DecisionAction,
-        role: String,
-        have: u32,
-        need: u32,
-        why: Because,
+        missing: Box<Undecided>,
     },
-    #[error(
-        "in {environment} it takes a signed decision to leave out step {step}: {need} of {role}, and {have} have signed it{why}"
-    )]
-    SkipUnsigned {
-        environment: Environment,
-        step: StepName,
-        role: String,
-        have: u32,
-        need: u32,
-        why: Because,
-    },
+    #[error("in {environment} it takes a signed decision to leave out step {step}: {missing}")]
+    SkipUnsigned { environment: Environment, step: StepName, missing: Box<Undecided> },
     #[error("this server belongs to {own}, the order is for {ordered}")]
     WrongEnvironment { own: Environment, ordered: Environment },
     #[error("this server is {own}, the order is for {ordered}")]

@@ -358,7 +358,7 @@ fn other_statements_beside_the_publication_do_no_harm_and_broken_ones_do() {
     );
     // All of them together are not more than goes with an order.
     let of_size = |bytes: usize| {
-        let mut world = world();
+        let mut world = self::world();
         let each = EVIDENCE_BYTES / 8;
         let padded =
             |statement: &Vec<u8>, to: usize| [&statement[..], &vec![b' '; to - statement.len()]].concat();

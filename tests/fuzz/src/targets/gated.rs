@@ -314,12 +314,10 @@ struct Through {
 }
 
 fn deploy(scene: &Scene, statements: &[Vec<u8>], read: &[Read]) -> Result<bool, String> {
-    let kind = match OrderKind::deploy(WORLD.digest, false) {
-        OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, .. } => {
-            OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge: scene.converge }
-        }
-        other => other,
-    };
+    let mut kind = OrderKind::deploy(WORLD.digest, false);
+    if let OrderKind::Deploy { converge, .. } = &mut kind {
+        *converge = scene.converge;
+    }
     let (order, word, memory) = (order(scene, kind), word(scene), memory(scene));
     let plan = scene.plan.then(|| plan_document().to_vec());
     let documents = Documents { manifest: &WORLD.manifest, statements, plan: plan.as_deref() };
@@ -362,7 +360,11 @@ fn should_deploy(scene: &Scene, read: &[Read]) -> Option<Through> {
         .filter(|read| about(read))
         .filter_map(|read| match &read.statement.as_ref()?.predicate {
             Predicate::Published(said) => Some(said),
-            _ => None,
+            Predicate::Approval(_)
+            | Predicate::Config(_)
+            | Predicate::Enrolled(_)
+            | Predicate::Decision(_)
+            | Predicate::Foreign { .. } => None,
         })
         .filter(|said| {
             said.app.as_str() == "shop" && said.version == name("1.2.0") && said.platform.is_none()
