@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     evidence::{self, Evidence},
-    gate::{self, Act, Arrival, Time, Undecided},
+    gate::{self, Act, Arrival, Time},
     host_rules,
     review::{Case, Reviewed, check_floor, check_revoked, invalid_config, read_manifest, review},
 };
@@ -226,12 +226,10 @@ pub fn authorize_control(
             let (rollout, server, used) = (&order.rollout, &order.server, &memory.decided);
             let act = Act { rollout, server, step, action: *action, used };
             let (environment, time) = (&order.environment, Time::Now(deciding.now));
-            gate::decide(root, environment, deciding.manifest, time, act, &evidence)?.map_err(
-                |Undecided { role, have, need, why }| {
-                    let (environment, step, action) = (environment.clone(), step.clone(), *action);
-                    Refusal::DecisionMissing { environment, step, action, role, have, need, why }
-                },
-            )
+            gate::decide(root, environment, deciding.manifest, time, act, &evidence)?.map_err(|lacks| {
+                let (environment, step, action) = (environment.clone(), step.clone(), *action);
+                Refusal::DecisionMissing { environment, step, action, lacks: Box::new(lacks) }
+            })
         }
         OrderKind::Deploy { .. } | OrderKind::Return { .. } => Err(malformed_order("it carries an artifact")),
     }
@@ -431,9 +429,9 @@ fn check_skips(
         let act = Act { rollout: &order.rollout, server: &order.server, step, action, used };
         let environment = &order.environment;
         decided.extend(gate::decide(root, environment, Some(manifest), time, act, evidence)?.map_err(
-            |Undecided { role, have, need, why }| {
+            |lacks| {
                 let (environment, step) = (environment.clone(), step.clone());
-                Refusal::SkipUnsigned { environment, step, role, have, need, why }
+                Refusal::SkipUnsigned { environment, step, lacks: Box::new(lacks) }
             },
         )?);
     }

@@ -6,7 +6,7 @@ use crate::{
     time::UnixMs,
     trust::{
         DecisionAction, OrderingNumber,
-        gate::{Because, Unmet},
+        gate::{Undecided, Unmet},
     },
 };
 
@@ -61,28 +61,20 @@ pub enum Refusal {
     #[error("plan document: {why}")]
     PlanOther { why: String },
     #[error(
-        "in {environment} it takes a signed decision to take step {step} as {}: {need} of {role}, and {have} have signed it{why}", of_action(*.action)
+        "in {environment} it takes a signed decision to take step {step} as {}: {} of {}, and {} have signed it{}",
+        of_action(*.action), .lacks.need, .lacks.role, .lacks.have, .lacks.why
     )]
     DecisionMissing {
         environment: Environment,
         step: StepName,
         action: DecisionAction,
-        role: String,
-        have: u32,
-        need: u32,
-        why: Because,
+        lacks: Box<Undecided>,
     },
     #[error(
-        "in {environment} it takes a signed decision to leave out step {step}: {need} of {role}, and {have} have signed it{why}"
+        "in {environment} it takes a signed decision to leave out step {step}: {} of {}, and {} have signed it{}",
+        .lacks.need, .lacks.role, .lacks.have, .lacks.why
     )]
-    SkipUnsigned {
-        environment: Environment,
-        step: StepName,
-        role: String,
-        have: u32,
-        need: u32,
-        why: Because,
-    },
+    SkipUnsigned { environment: Environment, step: StepName, lacks: Box<Undecided> },
     #[error("this server belongs to {own}, the order is for {ordered}")]
     WrongEnvironment { own: Environment, ordered: Environment },
     #[error("this server is {own}, the order is for {ordered}")]
