@@ -356,9 +356,12 @@ fn other_statements_beside_the_publication_do_no_harm_and_broken_ones_do() {
         refused(|world| world.statements = vec![world.statements[0].clone(); STATEMENTS + 1]),
         "malformed"
     );
-    // All of them together are not more than goes with an order.
+}
+
+#[test]
+fn all_statements_together_are_not_more_than_goes_with_an_order() {
     let of_size = |bytes: usize| {
-        let mut world = self::world();
+        let mut world = world();
         let each = EVIDENCE_BYTES / 8;
         let padded =
             |statement: &Vec<u8>, to: usize| [&statement[..], &vec![b' '; to - statement.len()]].concat();

@@ -28,6 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 
 use crate::scene::{Agent, Coordinator, Operator, write_tree};
+use crate::wait::until;
 
 /// What the coordinator may take while it is attacked, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
@@ -111,7 +112,10 @@ impl Stolen {
 
     /// A rollout to the stolen server alone, which has told that it accepted it and lists these steps.
     pub(super) fn ordered(&self, hello: Hello, steps: &[&str]) -> Own {
-        let mut session = self.session(&self.identity, hello).unwrap();
+        // The session before may be over already here and not yet there.
+        let mut session = until("a session begins", PATIENCE, || {
+            self.session(&self.identity, hello.clone()).map_err(|status| status.to_string())
+        });
         self.operator.ok(&[
             "rollout",
             "start",
