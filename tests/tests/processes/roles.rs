@@ -106,14 +106,19 @@ fn every_command_does_what_the_role_may_and_refuses_the_rest_by_name() {
             if may.len() == ALL.len() && !matches!(arguments[0], "config") {
                 assert_eq!(ran.code, 0, "{role}: {arguments:?}: {}{}", ran.stdout, ran.stderr);
             }
-            table += &format!("{role:9} {:9} {}\n", if refused { "refused" } else { "allowed" }, arguments[..2.min(arguments.len())].join(" "));
+            table += &format!(
+                "{role:9} {:9} {}\n",
+                if refused { "refused" } else { "allowed" },
+                arguments[..2.min(arguments.len())].join(" ")
+            );
         }
     }
     println!("{table}");
 
     // All that was refused stands in the log, with who asked.
     let listed = scene.operator.json(&["audit", "list", "--who", "viewer"]);
-    let refused = listed.as_array().unwrap().iter().filter(|entry| entry["outcome"]["code"] == "role").count();
+    let refused =
+        listed.as_array().unwrap().iter().filter(|entry| entry["outcome"]["code"] == "role").count();
     let expected = commands.iter().filter(|(may, _)| !may.contains(&"viewer")).count();
     assert_eq!(refused, expected, "{listed}");
 }
