@@ -192,3 +192,59 @@ fn kept(row: &SqliteRow) -> Result<Kept, StoreError> {
         hash: parse(row.try_get("hash")?)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use consign_common::{
+        audit::{Outcome, Verifier},
+        limits::AUDIT_ENTRY_BYTES,
+    };
+
+    use super::*;
+    use crate::store::{StateDir, Store};
+
+    /// Whatever somebody sends, the log stays one that can be read, and verified, and printed on a terminal.
+    #[tokio::test]
+    async fn an_entry_of_giant_and_hostile_texts_is_one_that_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StateDir::open(dir.path()).unwrap()).await.unwrap();
+        let giant = "\u{1F4A3}\"\\\u{1b}[2J\n".repeat(1 << 20);
+        let mut act = Act::by_itself("rollout start", UnixMs(1));
+        for about in [
+            About::App,
+            About::Artifact,
+            About::Deployment,
+            About::Environment,
+            About::Key,
+            About::Operator,
+            About::Predicate,
+            About::Role,
+            About::Rollout,
+            About::Server,
+            About::Settings,
+            About::Step,
+            About::Token,
+            About::TrustRoot,
+            About::Version,
+            About::Webhook,
+        ] {
+            act.about(about, &giant);
+        }
+        act.because(&giant);
+        for number in 0..1000_u64 {
+            act.by(Sha256::of(&number.to_be_bytes()));
+        }
+        act.refused(&giant, &giant);
+        let mut write = store.write().await.unwrap();
+        let head = record(&mut write, act).await.unwrap();
+        write.commit().await.unwrap();
+        let kept = after(store.read(), 0, &Filter::default(), 10).await.unwrap().remove(0);
+        assert!(kept.entry.len() <= AUDIT_ENTRY_BYTES, "{}", kept.entry.len());
+        let mut verifier = Verifier::new(Vec::new());
+        let entry = verifier.take(&kept.entry, kept.hash).unwrap();
+        assert_eq!(verifier.end(), Ok((head, 0)));
+        assert!(entry.about.values().chain([&entry.reason]).all(|text| !text.chars().any(char::is_control)));
+        let Outcome::Refused { code, .. } = entry.outcome else { panic!("{entry:?}") };
+        assert_eq!(code.chars().count(), 64);
+    }
+}
