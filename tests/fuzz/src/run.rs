@@ -96,7 +96,7 @@ pub fn run(target: &Target, seed: u64, until: Until, bounds: Bounds, at: Option<
     loop {
         let done = match until {
             Until::Executions(executions) => report.executions >= executions,
-            Until::Over(time) => report.executions % 64 == 0 && began.elapsed() >= time,
+            Until::Over(time) => report.executions.is_multiple_of(64) && began.elapsed() >= time,
         };
         if done {
             break;

@@ -314,11 +314,13 @@ struct Through {
 }
 
 fn deploy(scene: &Scene, statements: &[Vec<u8>], read: &[Read]) -> Result<bool, String> {
-    let kind = match OrderKind::deploy(WORLD.digest, false) {
-        OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, .. } => {
-            OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge: scene.converge }
-        }
-        other => other,
+    let kind = OrderKind::Deploy {
+        manifest: WORLD.digest,
+        force: false,
+        skip: Vec::new(),
+        plan: BTreeMap::new(),
+        confirm_ms: None,
+        converge: scene.converge,
     };
     let (order, word, memory) = (order(scene, kind), word(scene), memory(scene));
     let plan = scene.plan.then(|| plan_document().to_vec());
@@ -360,9 +362,9 @@ fn should_deploy(scene: &Scene, read: &[Read]) -> Option<Through> {
     let published: Vec<OrderingNumber> = publications
         .iter()
         .filter(|read| about(read))
-        .filter_map(|read| match &read.statement.as_ref()?.predicate {
-            Predicate::Published(said) => Some(said),
-            _ => None,
+        .filter_map(|read| {
+            let Predicate::Published(said) = &read.statement.as_ref()?.predicate else { return None };
+            Some(said)
         })
         .filter(|said| {
             said.app.as_str() == "shop" && said.version == name("1.2.0") && said.platform.is_none()
