@@ -242,7 +242,8 @@ pub fn decide(
     let deciding: Vec<GateRule> = deciding
         .iter()
         .filter(|rule| rule.predicate == APPROVAL)
-        .map(|rule| GateRule { predicate: DECISION.to_owned(), condition: None, ..rule.clone() })
+        // Its `where` is about approvals; nothing asks for it here.
+        .map(|rule| GateRule { predicate: DECISION.to_owned(), ..rule.clone() })
         .collect();
     let Some(first) = deciding.first() else {
         let role = "nobody: no rule asks for approvals".to_owned();

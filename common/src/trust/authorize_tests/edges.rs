@@ -96,3 +96,18 @@ fn what_nobody_signed_beside_the_publication_keeps_nobody_apart() {
     world.statements.push(Envelope::sign(STATEMENT_TYPE, publication, &[&stranger]).to_vec());
     world.ordered().unwrap();
 }
+
+#[test]
+fn an_order_is_sent_with_all_that_it_asks_for() {
+    let mut world = world();
+    for force in [true, false] {
+        let kind = OrderKind::deploy(world.digest(), force);
+        if let OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, .. } = kind {
+            for converge in [true, false] {
+                let (skip, plan) = (skip.clone(), plan.clone());
+                world.order.order = OrderKind::Deploy { manifest, force, skip, plan, confirm_ms, converge };
+                assert_eq!(Order::parse(&world.order.to_vec()), Ok(world.order.clone()));
+            }
+        }
+    }
+}

@@ -314,10 +314,14 @@ struct Through {
 }
 
 fn deploy(scene: &Scene, statements: &[Vec<u8>], read: &[Read]) -> Result<bool, String> {
-    let mut kind = OrderKind::deploy(WORLD.digest, false);
-    if let OrderKind::Deploy { converge, .. } = &mut kind {
-        *converge = scene.converge;
-    }
+    let kind = OrderKind::Deploy {
+        manifest: WORLD.digest,
+        force: false,
+        skip: Vec::new(),
+        plan: BTreeMap::new(),
+        confirm_ms: None,
+        converge: scene.converge,
+    };
     let (order, word, memory) = (order(scene, kind), word(scene), memory(scene));
     let plan = scene.plan.then(|| plan_document().to_vec());
     let documents = Documents { manifest: &WORLD.manifest, statements, plan: plan.as_deref() };
@@ -358,13 +362,9 @@ fn should_deploy(scene: &Scene, read: &[Read]) -> Option<Through> {
     let published: Vec<OrderingNumber> = publications
         .iter()
         .filter(|read| about(read))
-        .filter_map(|read| match &read.statement.as_ref()?.predicate {
-            Predicate::Published(said) => Some(said),
-            Predicate::Approval(_)
-            | Predicate::Config(_)
-            | Predicate::Enrolled(_)
-            | Predicate::Decision(_)
-            | Predicate::Foreign { .. } => None,
+        .filter_map(|read| {
+            let Predicate::Published(said) = &read.statement.as_ref()?.predicate else { return None };
+            Some(said)
         })
         .filter(|said| {
             said.app.as_str() == "shop" && said.version == name("1.2.0") && said.platform.is_none()

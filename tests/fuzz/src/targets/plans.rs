@@ -216,7 +216,11 @@ fn facts(condition: &Condition, params: BTreeMap<StepName, String>, earlier: &[S
         },
         params,
         outcomes: earlier.iter().map(|step| (step.clone(), "succeeded".to_owned())).collect(),
-        exists: condition.paths().into_iter().map(|path| (path.to_owned(), path.len() % 2 == 0)).collect(),
+        exists: condition
+            .paths()
+            .into_iter()
+            .map(|path| (path.to_owned(), path.len().is_multiple_of(2)))
+            .collect(),
     }
 }
 

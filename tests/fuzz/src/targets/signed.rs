@@ -122,7 +122,7 @@ fn signed_again(envelope: &Envelope) -> Result<(), String> {
         let is_hint = |key: &&SigningKey| key.public().id().to_string() == old.key_id;
         // A hint that names another of the keys is believed.
         let hinted = [alice, &OWNERS.ci, carol, second].into_iter().find(is_hint);
-        if index % 2 == 0 && hinted.is_none_or(|key| key.public().id().to_string() == made.key_id) {
+        if index.is_multiple_of(2) && hinted.is_none_or(|key| key.public().id().to_string() == made.key_id) {
             reached("hinted");
             again.add(Signature { key_id: old.key_id.clone(), bytes: made.bytes.clone() });
             // A second one of the same hint has taken the place of the first.
