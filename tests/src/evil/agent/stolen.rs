@@ -184,7 +184,8 @@ impl Own {
             sequence: self.sequence,
             at_ms: SystemClock.now().0,
             body: json::to_vec(event).into(),
-            journal_position: self.sequence,
+            // Its journal never grows: the next session would be taken for an old copy of its disk.
+            journal_position: 0,
         };
         assert!(self.session.say(agent_message::Kind::Event(event)).await);
     }
