@@ -2,6 +2,7 @@
 //! hide; and webhooks over a coordinator that is killed.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
@@ -167,9 +168,11 @@ print('whole')
     assert!(last > 4);
 }
 
-/// Takes one request, and tells its body.
+/// Takes requests, and tells the body of each that it does not have: what was delivered just before a crash comes twice,
+/// under the same id.
 fn receiver(listener: TcpListener, bodies: mpsc::Sender<String>) {
     std::thread::spawn(move || {
+        let mut ids = BTreeSet::new();
         for mut stream in listener.incoming().flatten() {
             let (mut request, mut piece) = (Vec::new(), [0; 4096]);
             let length = loop {
@@ -197,6 +200,10 @@ fn receiver(listener: TcpListener, bodies: mpsc::Sender<String>) {
                     .write_all(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
             );
             let text = String::from_utf8_lossy(&request).into_owned();
+            let id = text.lines().find_map(|line| line.strip_prefix("webhook-id: "));
+            if !ids.insert(id.unwrap_or_default().to_owned()) {
+                continue;
+            }
             drop(bodies.send(text.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned()));
         }
     });

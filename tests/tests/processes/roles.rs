@@ -67,7 +67,7 @@ fn every_command_does_what_the_role_may_and_refuses_the_rest_by_name() {
         (DEPLOY, [&["rollout", "pause", &id][..], &why].concat()),
         (DEPLOY, [&["rollout", "resume", &id][..], &why].concat()),
         (DEPLOY, [&["rollout", "retry", &id][..], &why].concat()),
-        (DEPLOY, [&["rollout", "rollback", &id][..], &why].concat()),
+        (DEPLOY, with_why(&["rollout", "rollback", "app", "--env", "staging"])),
         (DEPLOY, with_why(&["server", "disable", "web-1"])),
         (DEPLOY, with_why(&["server", "enable", "web-1"])),
         (DEPLOY, with_why(&["env", "hold", "app", "--env", "staging"])),
@@ -77,7 +77,7 @@ fn every_command_does_what_the_role_may_and_refuses_the_rest_by_name() {
         (DEPLOY, vec!["webhook", "test", "chat"]),
         (DEPLOY, vec!["webhook", "retry", "chat"]),
         (ADMIN, vec!["env", "apply", settings]),
-        (ADMIN, vec!["server", "token", "web-2", "--env", "staging"]),
+        (ADMIN, vec!["server", "token", "--name", "web-2", "--env", "staging"]),
         (ADMIN, vec!["operator", "add", "eve", "--role", "admin"]),
         (ADMIN, vec!["operator", "remove", "nobody"]),
         (ADMIN, with_why(&["audit", "accept"])),
@@ -96,6 +96,7 @@ fn every_command_does_what_the_role_may_and_refuses_the_rest_by_name() {
         let operator = Operator::of_home(&home);
         for (may, arguments) in &commands {
             let ran = run(&operator, &publisher, arguments);
+            assert_ne!(ran.code, 2, "{arguments:?}: {}", ran.stderr);
             let refused = ran.stderr.contains("not allowed");
             assert_eq!(!refused, may.contains(&role), "{role}: {arguments:?}: {}{}", ran.stdout, ran.stderr);
             if refused {
