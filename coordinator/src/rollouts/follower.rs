@@ -102,23 +102,8 @@ impl Follower {
 
     async fn deliver(&mut self, change: Change) -> Result<(), Stop> {
         match change.what {
-            Changed::Rollout if !self.held.is_empty() => {
-                self.held_rollout = Some(change.at);
-                Ok(())
-            }
-            Changed::Rollout => self.deliver_rollout(change.at, Some(change.cursor)).await,
-            Changed::Deployment(id) => {
-                let row = store::deployment(self.controller.store.read(), &id).await?;
-                // A newer row comes later and carries the newest state; this one is skipped.
-                let Some(row) = row.filter(|row| row.changed == change.cursor) else { return Ok(()) };
-                if self.is_owed_output(&row).await? {
-                    let until = Instant::now() + LAG;
-                    self.held.entry(id).or_insert(Held { at: change.at, until });
-                    return Ok(());
-                }
-                self.held.remove(&id);
-                self.deliver_deployment(change.at, id).await
-            }
+            Changed::Rollout => self.deliver_rollout(change.at, change.cursor).await,
+            Changed::Deployment(id) => self.deliver_deployment(change.at, &id, change.cursor).await,
             Changed::Log { deployment, attempt, start, length } => match self.output {
                 Output::Without => Ok(()),
                 Output::With => {
@@ -153,17 +138,26 @@ impl Follower {
     /// Whether the state speaks of the end of an attempt whose output has not all been delivered. What lies beyond a
     /// log's quota is not here and will not be.
     async fn is_owed_output(&self, row: &DeploymentRow) -> Result<bool, Stop> {
-        if self.output == Output::Without {
+        let delivered = |attempt| self.delivered.get(&(row.id.clone(), attempt)).copied().unwrap_or_default();
+        let behind: Vec<(Attempt, u64)> = row
+            .view
+            .attempts()
+            .filter_map(|(attempt, announced)| Some((attempt, announced?)))
+            .filter(|(attempt, announced)| delivered(*attempt) < *announced)
+            .collect();
+        if self.output == Output::Without || behind.is_empty() {
             return Ok(false);
         }
         let here: HashMap<_, _> =
             store::logs(self.controller.store.read(), &row.id).await?.into_iter().collect();
-        Ok(row.view.attempts().any(|(attempt, announced)| {
-            let announced = announced.unwrap_or(0);
+        Ok(behind.into_iter().any(|(attempt, announced)| {
             let here = here.get(&attempt).copied().unwrap_or_default();
-            let delivered = self.delivered.get(&(row.id.clone(), attempt)).copied().unwrap_or(0);
-            here.length < announced || delivered < announced.min(here.kept)
+            here.length < announced || delivered(attempt) < announced.min(here.kept)
         }))
+    }
+
+    fn hold(&mut self, id: Id, at: UnixMs) {
+        self.held.entry(id).or_insert(Held { at, until: Instant::now() + LAG });
     }
 
     /// Delivers what was held, if its output is here now or has been waited for long enough.
@@ -187,26 +181,52 @@ impl Follower {
 
     async fn release_one(&mut self, id: &Id) -> Result<(), Stop> {
         if let Some(held) = self.held.remove(id) {
-            self.deliver_deployment(held.at, id.clone()).await?;
+            let shown = self.controller.show_exactly(&self.id).await?;
+            self.send(held.at, Update::Deployment(Box::new(shown), id.clone())).await?;
         }
-        match self.held_rollout.take_if(|_| self.held.is_empty()) {
-            Some(at) => self.deliver_rollout(at, None).await,
-            None => Ok(()),
-        }
+        self.release_rollout().await
     }
 
-    async fn deliver_deployment(&self, at: UnixMs, id: Id) -> Result<(), Stop> {
-        let shown = self.controller.show_exactly(&self.id).await?;
-        self.send(at, Update::Deployment(Box::new(shown), id)).await
+    async fn release_rollout(&mut self) -> Result<(), Stop> {
+        if let Some(at) = self.held_rollout.take_if(|_| self.held.is_empty()) {
+            let shown = self.controller.show_exactly(&self.id).await?;
+            self.send(at, Update::Rollout(Box::new(shown))).await?;
+        }
+        Ok(())
     }
 
-    /// With `only`, not if a newer change of it comes later.
-    async fn deliver_rollout(&self, at: UnixMs, only: Option<u64>) -> Result<(), Stop> {
-        let shown = self.controller.show_exactly(&self.id).await?;
-        if only.is_some_and(|cursor| shown.row.changed != cursor) {
+    /// What is looked at is what is delivered: the state may be a newer one than that of the change.
+    async fn deliver_deployment(&mut self, at: UnixMs, id: &Id, cursor: u64) -> Result<(), Stop> {
+        // A newer row comes later and carries the newest state; this one is skipped.
+        let row = store::deployment(self.controller.store.read(), id).await?;
+        if row.is_none_or(|row| row.changed != cursor) {
             return Ok(());
         }
-        self.send(at, Update::Rollout(Box::new(shown))).await
+        let shown = self.controller.show_exactly(&self.id).await?;
+        let Some(row) = shown.deployments.iter().find(|row| row.id == *id) else { return Ok(()) };
+        if self.is_owed_output(row).await? {
+            self.hold(id.clone(), at);
+            return Ok(());
+        }
+        self.held.remove(id);
+        self.send(at, Update::Deployment(Box::new(shown), id.clone())).await?;
+        self.release_rollout().await
+    }
+
+    /// Its servers' states are told with it, and may be ahead of what was told of themselves.
+    async fn deliver_rollout(&mut self, at: UnixMs, cursor: u64) -> Result<(), Stop> {
+        let shown = self.controller.show_exactly(&self.id).await?;
+        for row in &shown.deployments {
+            if self.is_owed_output(row).await? {
+                self.hold(row.id.clone(), at);
+            }
+        }
+        if !self.held.is_empty() {
+            self.held_rollout = Some(at);
+        } else if shown.row.changed == cursor {
+            self.send(at, Update::Rollout(Box::new(shown))).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, at: UnixMs, update: Update) -> Result<(), Stop> {

@@ -135,6 +135,15 @@ impl Outputs {
         self.flush_where(|_, _, tail| now.since(*tail.waits.get_or_insert(now)) >= IDLE, &mut line);
     }
 
+    /// For a while nobody looked: of that time no line was idle.
+    pub(crate) fn look_anew(&mut self) {
+        for attempt in self.attempts.values_mut() {
+            for tail in [&mut attempt.stdout, &mut attempt.stderr, &mut attempt.system] {
+                tail.waits = None;
+            }
+        }
+    }
+
     /// Shows every line that has begun: nothing more will come.
     pub(crate) fn finish(&mut self, mut line: impl FnMut(Output)) {
         self.flush_where(|_, _, _| true, &mut line);
@@ -288,6 +297,20 @@ mod tests {
         outputs.flush_idle(UnixMs(901_000), |output| lines.push(output.text));
         outputs.finish(|output| lines.push(output.text));
         assert_eq!(lines, ["password: "]);
+    }
+
+    #[test]
+    fn a_line_is_not_idle_while_nobody_looks() {
+        let mut outputs = Outputs::default();
+        assert_eq!(push(&mut outputs, &part(0, &record(Stream::Stdout, b"half a "))), [""; 0]);
+        let mut lines = Vec::new();
+        outputs.flush_idle(UnixMs(1_000), |output| lines.push(output.text));
+        outputs.look_anew();
+        outputs.flush_idle(UnixMs(9_000), |output| lines.push(output.text));
+        outputs.flush_idle(UnixMs(9_300), |output| lines.push(output.text));
+        assert_eq!(lines, [""; 0]);
+        outputs.flush_idle(UnixMs(9_400), |output| lines.push(output.text));
+        assert_eq!(lines, ["half a "]);
     }
 
     #[test]

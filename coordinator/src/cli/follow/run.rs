@@ -158,11 +158,13 @@ impl Follower<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = tokio::time::Instant::now();
         loop {
+            let woken;
             tokio::select! {
                 // What has come is shown first: after a while in which nobody read, a line is not idle because we were.
                 biased;
                 message = stream.message() => {
-                    heard = tokio::time::Instant::now();
+                    woken = tokio::time::Instant::now();
+                    heard = woken;
                     match message {
                         Ok(Some(wire)) => self.take(wire)?,
                         Ok(None) => return Ok(None),
@@ -170,12 +172,17 @@ impl Follower<'_> {
                     }
                 }
                 _ = tick.tick() => {
+                    woken = tokio::time::Instant::now();
                     let changes = self.view.flush_idle(SystemClock.now());
                     self.show(&changes)?;
                     if self.view.has_ended() && heard.elapsed() > SILENCE {
                         return Ok(None);
                     }
                 }
+            }
+            // Nor because nobody took what we print.
+            if woken.elapsed() > TICK {
+                self.view.look_anew();
             }
         }
     }

@@ -160,6 +160,10 @@ impl View {
         }
     }
 
+    pub(crate) fn look_anew(&mut self) {
+        self.outputs.look_anew();
+    }
+
     pub(crate) fn flush_idle(&mut self, now: UnixMs) -> Vec<Change> {
         let mut changes = Vec::new();
         self.outputs.flush_idle(now, |output| changes.push(Change::Output(output)));
