@@ -255,6 +255,10 @@ impl Run {
             let Process { pid, start_ticks, cgroup } = process;
             self.record(Event::Spawned { attempt, pid, start_ticks, cgroup }, commands);
         }
+        // The word to cancel it may have come when there was no process yet that could hear it.
+        if self.track(attempt.phase).cancelling {
+            commands.push(Command::Cancel(attempt));
+        }
         commands.push(Command::Release(attempt));
     }
 

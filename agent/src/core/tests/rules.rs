@@ -279,6 +279,15 @@ fn a_cancel_ends_the_attempt_and_puts_things_back() {
 }
 
 #[test]
+fn a_cancel_that_comes_before_there_is_a_process_reaches_it_all_the_same() {
+    let mut world = World::new(deploy(vec![run("migrate"), activate()]));
+    world.cancel_while_created("deploy-0-1");
+    world.script.insert((Phase::Deploy, 0), [StepOutcome::Cancelled].into());
+    assert!(matches!(world.finish(), DeploymentOutcome::Cancelled { .. }));
+    assert!(world.cancelled.contains(&"deploy-0-1".parse().unwrap()), "{:?}", world.journal);
+}
+
+#[test]
 fn a_cancel_that_comes_twice_is_taken_once() {
     let mut world = World::new(deploy(vec![run("migrate"), activate()]));
     world.until_started("deploy-0-1");

@@ -203,6 +203,15 @@ impl World {
         self.tell(Input::Cancel { order: id(9), because: "told so".into() });
     }
 
+    /// The word is heard while the attempt's process is being made, before what became of that.
+    pub(super) fn cancel_while_created(&mut self, attempt: &str) {
+        let attempt = attempt.parse().unwrap();
+        while !self.is_being_created(attempt) {
+            assert!(self.tick(), "{attempt} is never started: {:?}", self.journal);
+        }
+        self.inbox.push_front(Input::Cancel { order: id(9), because: "told so".into() });
+    }
+
     /// Until it waits for somebody, or has ended.
     pub(super) fn settle(&mut self) -> Option<Waiting> {
         for _ in 0..10_000 {
@@ -328,6 +337,8 @@ impl World {
                     self.tell(finished(attempt, StepOutcome::Unknown { because: "nobody knows".into() }));
                 }
             },
+            // Whose creation has not been answered yet, perhaps is not there yet.
+            Command::Cancel(attempt) if self.is_being_created(attempt) => {}
             Command::Cancel(attempt) => {
                 self.cancelled.insert(attempt);
             }
@@ -343,6 +354,12 @@ impl World {
             Command::RemoveStaged { .. } => self.removed = true,
             Command::Prune => self.pruned = true,
         }
+    }
+
+    fn is_being_created(&self, of: Attempt) -> bool {
+        let is_known = |event: &Event| matches!(event, Event::Spawned { attempt, .. } if *attempt == of);
+        let is_answered = |input: &Input| matches!(input, Input::Spawned { attempt, .. } if *attempt == of);
+        self.inbox.iter().any(is_answered) && !self.journal.iter().any(is_known)
     }
 
     fn run(&mut self, attempt: Attempt) -> StepOutcome {
