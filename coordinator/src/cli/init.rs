@@ -274,13 +274,16 @@ fn text(made: &Made) -> String {
         "Yours already; guard it as before."
     };
     let Made { owner_key, publisher_key, trust_root, profile, bundle, gates, .. } = made;
+    // Where somebody else approves, the owner's key does not.
+    let approves =
+        if gates.values().all(|gate| matches!(gate, Gate::PublisherOnly {})) { " and approves" } else { "" };
     let gates: String =
         gates.iter().map(|(environment, gate)| format!("  {environment}: {}\n", gate_text(gate))).collect();
     format!(
         "made {home}
 
   {owner_key}
-      signs the trust root and approves. {keep}
+      signs the trust root{approves}. {keep}
   {publisher}
       signs artifacts. Give it to CI as CONSIGN_PUBLISHER_KEY, then delete it here.
   {bundle}

@@ -227,6 +227,8 @@ pub struct Status {
     pub audit_disputes: Vec<AuditDispute>,
     /// What begins by itself when nothing keeps it any more.
     pub candidates_waiting: u32,
+    /// Where nothing begins by itself until somebody lifts it.
+    pub holds: Vec<Hold>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -500,6 +502,7 @@ impl From<v1::StatusResponse> for Status {
             audit_hash: wire.audit.map(|head| hex(&head.hash)).unwrap_or_default(),
             audit_disputes: wire.audit_disputes.into_iter().map(Into::into).collect(),
             candidates_waiting: wire.candidates_waiting,
+            holds: wire.holds.into_iter().map(Into::into).collect(),
         }
     }
 }

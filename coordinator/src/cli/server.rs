@@ -205,7 +205,9 @@ async fn token(args: TokenArgs, home: &Home, client: &Client, printer: &Printer)
     };
     let role = JoinRole::Agent { environment: args.environment };
     let made = make_token(request, args.name, role, (&envelope, &root), home, client).await?;
-    show_token(&made, "sudo consign-agent enroll TOKEN --allow-app APP", printer)
+    let use_it = "sudo deploy/install-agent.sh --enroll TOKEN --allow-app APP --allow-user USER --allow-unit UNIT\n  \
+                  or, where the agent is installed: sudo consign-agent enroll TOKEN, and the same options";
+    show_token(&made, use_it, printer)
 }
 
 /// Asks the coordinator for an id and a secret, and adds what the other machine shall believe: from our own pins.

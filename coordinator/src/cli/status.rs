@@ -8,7 +8,7 @@ use super::{
     audit,
     client::{Client, unary},
     failure::Result,
-    output::{AuditDispute, Behind, Status},
+    output::{AuditDispute, Behind, Hold, Status},
     print::Printer,
     profile::Home,
     text::short,
@@ -50,6 +50,9 @@ trust root   {}, valid until {}
         UnixMs(status.trust_root_expires_ms),
         validity(status),
     );
+    for hold in &status.holds {
+        text += &format!("HOLD         {}\n", hold_text(hold));
+    }
     for server in &status.quarantined {
         let server = escape_line(server);
         text += &format!(
@@ -63,6 +66,16 @@ trust root   {}, valid until {}
         text += &format!("BEHIND       {}\n", escape_line(&behind_text(behind)));
     }
     text
+}
+
+/// Why nothing begins by itself there, and what ends that.
+fn hold_text(hold: &Hold) -> String {
+    let (app, environment) = (escape_line(&hold.app), escape_line(&hold.environment));
+    let because = escape_line(&hold.because);
+    format!(
+        "{app} in {environment}: {because}; nothing begins by itself there until \
+         consign env lift-hold {app} --env {environment} --reason WHY"
+    )
 }
 
 /// A line of its own where the trust root ends soon, or has ended.

@@ -142,6 +142,10 @@ impl EnvironmentService {
         Ok(hold(&self.controller.lift_hold(&app, &environment, &why, &by).await?))
     }
 
+    pub(super) async fn holds(&self) -> Result<Vec<v1::Hold>, Status> {
+        Ok(rollouts::store::holds(self.store.read()).await?.iter().map(hold).collect())
+    }
+
     async fn look(&self) -> Result<Seen, Status> {
         Ok(Seen {
             servers: self.registry.list().await?,

@@ -81,6 +81,7 @@ impl Operators for OperatorService {
             audit: Some(audit::head(log::head(self.store.read()).await?)),
             audit_disputes: audit::disputes(&self.store).await?,
             candidates_waiting: self.environments.candidates_waiting().await?,
+            holds: self.environments.holds().await?,
         }))
     }
 

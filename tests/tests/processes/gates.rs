@@ -108,7 +108,8 @@ fn production_takes_what_a_second_person_approved() {
     let mut gated = Gated::start(&[("web-1", "production")]);
     gated.scene.publish("1.0.0", ACTIVATE, &[("app", "one")]);
 
-    says(&gated.roll_out("1.0.0", &[]), 6, &["approval-missing", "product-owners"]);
+    let hint = "consign rollout check app@1.0.0 --env production";
+    says(&gated.roll_out("1.0.0", &[]), 6, &["approval-missing", "product-owners", hint]);
     says(
         &gated.check("1.0.0"),
         6,

@@ -272,6 +272,8 @@ fn t10_what_was_rolled_back_is_not_promoted_again_until_the_hold_is_lifted() {
     assert!(held["because"].as_str().unwrap().contains("rolled back from 1.1.0"), "{held}");
     assert_eq!(pipeline.rollouts("production"), ["1.0.0", "1.1.0"]);
     pipeline.runs(1, "1.0.0");
+    let status = ["HOLD", "app in production: rolled back from 1.1.0: checkout is slow", "env lift-hold app"];
+    says(&pipeline.operator().run(&["status"]), 0, &status);
     // One that waits for it in CI hears it at once.
     let source = pipeline.scene.source("app", "1.4.0", ACTIVATE, &[("app", "1.4.0")]);
     let publish =

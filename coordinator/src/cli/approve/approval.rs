@@ -15,7 +15,10 @@ use consign_common::{
 use consign_proto::v1;
 
 use super::papers::Papers;
-use crate::cli::failure::{Failure, Result};
+use crate::cli::{
+    failure::{Failure, Result},
+    text::short,
+};
 
 /// What the one who approves says of time and plan.
 #[derive(Clone, Debug)]
@@ -37,11 +40,17 @@ pub(super) fn check_role(root: &TrustRoot, environment: &Environment, key: Sha25
     if may.clone().any(|role| role.keys.contains(&key)) {
         return Ok(());
     }
-    let mut owners: Vec<&str> = may
-        .flat_map(|role| &role.keys)
-        .filter_map(|id| root.keys.get(id))
-        .map(|key| key.owner.as_str())
-        .collect();
+    let known = may.flat_map(|role| &role.keys).filter_map(|id| Some((id, root.keys.get(id)?)));
+    if let Some(one) = root.keys.get(&key)
+        && let Some((other, _)) = known.clone().find(|(_, other)| other.owner == one.owner)
+    {
+        let (whose, key, other) = (&one.owner, short(&key.to_string(), 12), short(&other.to_string(), 12));
+        return Err(Failure::refused(format!(
+            "an approval for {environment} by {whose} with the key {key} does not count"
+        ))
+        .next(format!("{whose} may approve with the key {other}: --key FILE names it")));
+    }
+    let mut owners: Vec<&str> = known.map(|(_, key)| key.owner.as_str()).collect();
     owners.sort_unstable();
     owners.dedup();
     let whose = root.keys.get(&key).map_or("nobody whom the trust root names", |key| key.owner.as_str());

@@ -361,3 +361,22 @@ fn only_those_whom_the_gate_asks_approve() {
     }
     assert_eq!(papers::statement_of(b"no envelope"), Sha256::of(b"no envelope"));
 }
+
+/// Pat is told which of her keys, and not that pat may approve where pat may not.
+#[test]
+fn another_key_of_who_may_approve_is_told_from_the_right_one() {
+    let mut people = People::new();
+    let id = |key: &SigningKey| key.public().id();
+    let other = SigningKey::generate().unwrap();
+    let owner = people.root.keys[&id(&people.pat)].owner.clone();
+    let key = Key { scheme: Scheme::Ed25519, public: other.public().to_base64(), owner };
+    people.root.keys.insert(id(&other), key);
+    let failure = approval::check_role(&people.root, &"production".parse().unwrap(), id(&other)).unwrap_err();
+    let first = |key: &SigningKey| id(key).to_string()[..12].to_owned();
+    assert!(
+        failure.what.ends_with(&format!("by pat with the key {} does not count", first(&other))),
+        "{failure}"
+    );
+    let next = failure.next.unwrap();
+    assert!(next.contains(&format!("pat may approve with the key {}", first(&people.pat))), "{next}");
+}

@@ -141,6 +141,7 @@ enum WhileBusy {
 pub(super) async fn start(args: StartArgs, home: &Home, client: &Client, printer: &Printer) -> Result<Exit> {
     let (id, statements) = left_out(&args, home, client).await?;
     let (app, version) = args.artifact;
+    let check = format!("consign rollout check {app}@{version} --env {}", args.environment);
     let now = jiff::ZonedDateTime::now();
     let not_before_ms = args.at.map(|at| at.resolve(&now)).transpose().map_err(Failure::usage)?;
     let request = v1::StartRolloutRequest {
@@ -157,9 +158,21 @@ pub(super) async fn start(args: StartArgs, home: &Home, client: &Client, printer
         statements: statements.into_iter().map(Into::into).collect(),
         id,
     };
-    let answer =
-        client.operators().start_rollout(unary(request)).await.map_err(|status| client.failure(status))?;
+    let answer = client
+        .operators()
+        .start_rollout(unary(request))
+        .await
+        .map_err(|status| unsigned(client.failure(status), &check))?;
     started(answer.into_inner().into(), args.follow, client, printer).await
+}
+
+/// Where signatures are missing, there is a command that says whose.
+fn unsigned(failure: Failure, check: &str) -> Failure {
+    let missing = ["approval-missing", "gate-unmet", "rearmed"];
+    if failure.exit == Exit::Refused && missing.iter().any(|code| failure.what.starts_with(code)) {
+        return failure.next(format!("`{check}` says what is missing, and who gives it"));
+    }
+    failure
 }
 
 /// The decisions that steps are left out, and the id of the rollout that they are about; neither where none is asked for.

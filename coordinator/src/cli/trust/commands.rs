@@ -15,7 +15,7 @@ use super::{
     change::Base,
     edit::Edit,
     role::{NamedKey, RoleName, find_key},
-    show, sign,
+    rule, show, sign,
 };
 use crate::cli::{
     client::{Client, unary},
@@ -44,6 +44,8 @@ pub(crate) async fn run(
             base.change(added(&args)?, &args.change, printer).await
         }
         TrustCommand::SetGate(args) => {
+            let rules = args.require.iter().chain(&args.rearm);
+            rules.filter_map(|rule| rule::warning(&rule.0)).try_for_each(|line| printer.note(&line))?;
             let base = Base::fetch(&args.change, home, client, printer).await?;
             let edit = Edit::SetGate { environment: args.environment.clone(), gate: gate(&args) };
             base.change(vec![edit], &args.change, printer).await

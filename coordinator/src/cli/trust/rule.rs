@@ -12,6 +12,7 @@ use consign_common::{
 /// The predicate types that have short names.
 const SHORT: [(&str, &str); 2] =
     [("approval", APPROVAL), ("test-result", "https://in-toto.io/attestation/test-result/v0.1")];
+const PASSED: &str = "predicate.result == \"PASSED\"";
 const RULE: &str = "a rule is PREDICATE:ROLE[:THRESHOLD] or 'PREDICATE by [N of] ROLE', then perhaps 'where CONDITION'; \
                     a PREDICATE is approval, test-result or a predicate type in full";
 
@@ -67,6 +68,15 @@ pub(super) fn rule_text(rule: &GateRule) -> String {
         Some(condition) => format!("{text} where {}", escape_line(condition)),
         None => text,
     }
+}
+
+/// What a gate lets through that was hardly meant: any result of a test, also a failed one.
+pub(super) fn warning(rule: &GateRule) -> Option<String> {
+    let tests = SHORT.iter().any(|(short, long)| *short == "test-result" && *long == rule.predicate);
+    (tests && rule.condition.is_none()).then(|| {
+        let text = rule_text(rule);
+        format!("{text}: FAILED counts, too; for those that passed say '{text} where {PASSED}'")
+    })
 }
 
 /// What an environment requires, in one line.
@@ -132,6 +142,18 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_test_result_that_may_have_failed_is_warned_of() {
+        let warned = |text: &str| warning(&text.parse::<RuleText>().unwrap().0);
+        let words = warned("test-result by qa").unwrap();
+        assert!(words.contains("FAILED counts"), "{words}");
+        // What it says can be said.
+        let better = words.split('\'').nth(1).unwrap();
+        assert_eq!(warned(better), None, "{better}");
+        assert_eq!(warned("approval by po"), None);
+        assert_eq!(warned("https://example.com/scan/v1 by security"), None);
     }
 
     #[test]
