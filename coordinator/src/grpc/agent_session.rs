@@ -85,8 +85,11 @@ pub(super) async fn run(
     let offset = parts.sessions.clock_offset_ms(&server);
     if offset.is_none() {
         note(&parts, &server, line_offset(&parts, &server).await).await;
-        if let Err(error) = parts.controller.disconnected(&server).await {
-            tracing::error!(%server, %error, "an agent's departure could not be looked into");
+        match parts.controller.disconnected(&server).await {
+            Ok(()) => {}
+            // It is we who leave: the next start looks for all of them.
+            Err(_) if parts.store.is_closed() => {}
+            Err(error) => tracing::error!(%server, %error, "an agent's departure could not be looked into"),
         }
     }
 }
@@ -442,7 +445,9 @@ async fn line_offset(parts: &AgentParts, server: &ServerName) -> i64 {
 }
 
 async fn note(parts: &AgentParts, server: &ServerName, offset: i64) {
-    if let Err(error) = parts.registry.seen(server, offset, parts.clock.now()).await {
+    if let Err(error) = parts.registry.seen(server, offset, parts.clock.now()).await
+        && !parts.store.is_closed()
+    {
         tracing::warn!(%server, %error, "a sign of life could not be noted");
     }
 }

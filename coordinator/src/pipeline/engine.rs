@@ -140,7 +140,7 @@ pub enum Wait {
 pub enum Superseded {
     /// A newer one is a candidate too, and only the newest waits.
     Newer { version: Version },
-    /// Servers have taken something that was published later, and would refuse it.
+    /// Servers have taken something that was signed for later, and would refuse it.
     Overtaken,
 }
 
@@ -287,7 +287,7 @@ impl fmt::Display for Superseded {
         match self {
             Self::Newer { version } => write!(f, "{version} is newer, and only the newest waits"),
             Self::Overtaken => f.write_str(
-                "something that was published later has begun there; publish it again to go back to it",
+                "something has begun there that was signed for later, by publication or approval; publish it again to deploy it",
             ),
         }
     }

@@ -131,6 +131,11 @@ impl Store {
         self.readers.close().await;
         self.writer.close().await;
     }
+
+    /// The coordinator is ending: what still asks gets no answer.
+    pub fn is_closed(&self) -> bool {
+        self.readers.is_closed()
+    }
 }
 
 fn migrate_error(path: PathBuf, error: MigrateError) -> StoreError {

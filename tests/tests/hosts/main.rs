@@ -7,6 +7,7 @@ mod cases;
 mod confirm;
 mod faults;
 mod install;
+mod limit;
 mod nothing;
 mod once;
 mod pipeline;

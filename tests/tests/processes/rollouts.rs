@@ -1,6 +1,6 @@
 //! Rollouts as an operator sees them: exit codes, waves, refusals by name.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use consign_tests::wait::until;
 
@@ -190,4 +190,18 @@ fn a_server_that_was_away_gets_what_it_is_owed_when_it_is_back() {
     });
     assert_eq!(shown["exit_code"], 0, "{shown}");
     assert!(scene.agents[1].apps().join("app/current").exists());
+}
+
+/// `systemctl restart consign` is no reason for an administrator to look.
+#[test]
+fn a_coordinator_that_is_stopped_calls_nothing_an_error() {
+    let mut scene = Scene::start(&["web-1", "web-2", "web-3"]);
+    let pid = scene.coordinator.pid().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    until("it has ended", Duration::from_secs(60), || {
+        if scene.coordinator.is_gone() { Ok(()) } else { Err(scene.coordinator.log()) }
+    });
+    let log = scene.coordinator.log();
+    assert!(log.contains("disconnected server=web-1"), "{log}");
+    assert!(!log.contains("ERROR") && !log.contains("WARN"), "{log}");
 }
