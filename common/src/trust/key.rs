@@ -47,9 +47,7 @@ impl PublicKey {
         let key: [u8; 32] = raw.try_into().map_err(|_| InvalidKey::Length(raw.len()))?;
         // The y coordinate, little endian; the top bit is the sign of x.
         let mut y = key;
-        if let Some(last) = y.last_mut() {
-            *last &= 0x7f;
-        }
+        y[31] &= 0x7f;
         if !below_prime(&y) {
             return Err(InvalidKey::NonCanonical);
         }
