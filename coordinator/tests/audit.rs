@@ -363,6 +363,13 @@ impl Signer {
     }
 }
 
+fn of(number: u16) -> consign_common::name::Id {
+    let [high, low] = number.to_be_bytes();
+    let mut bytes = [0xee; 16];
+    bytes[..2].copy_from_slice(&[high, low]);
+    consign_common::name::Id::from_bytes(bytes)
+}
+
 fn receipt(server: &str, deployment: u8) -> Receipt {
     use consign_common::{deployment::DeploymentOutcome, name::Id, time::UnixMs, trust::RECEIPT_FORMAT};
     Receipt {
@@ -410,6 +417,16 @@ async fn a_receipt_is_kept_where_the_servers_own_key_signed_it() {
     assert_eq!(named.len(), 2, "the log names each, once");
     assert_eq!(named[0].documents, [Sha256::of(&kept[0])]);
     assert_eq!((named[0].who.identity.as_str(), named[0].who.role.as_str()), ("server web-1", "agent"));
+
+    // Deployments that nobody ordered here are taken on trust, up to a limit.
+    let many: Vec<_> =
+        (0..999u16).map(|number| Receipt { deployment: of(number), ..receipt("web-1", 3) }).collect();
+    let mut taken = 0;
+    for receipt in &many {
+        taken += usize::from(one.send(receipt.sign(&one.key).to_vec()).await.is_some());
+    }
+    assert_eq!(taken, 998, "with the two before a thousand");
+    assert!(one.send(good).await.is_some(), "one that is kept is acknowledged all the same");
 
     // An endorsement by another key than the one that the agent shows is not taken.
     drop(one);

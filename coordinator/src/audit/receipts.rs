@@ -22,6 +22,10 @@ use crate::{
 /// Endorsements of one server that are kept, the newest: it has a new certificate every month.
 const KEYS: i64 = 64;
 
+/// Receipts of one server about deployments that are not known here. After the coordinator was restored from a backup there
+/// are some; a stolen server could make as many as a disk holds.
+const UNKNOWN: i64 = 1000;
+
 /// A receipt that was verified when it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -44,6 +48,8 @@ pub enum NotTaken {
     OtherDeployment { server: ServerName, deployment: Id },
     #[error("the deployment {deployment} has no step {step}")]
     UnknownStep { deployment: Id, step: StepName },
+    #[error("{server} has told of {UNKNOWN} deployments that are not known here, and no more are taken")]
+    TooManyUnknown { server: ServerName },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -186,7 +192,9 @@ fn ending(result: &DeploymentOutcome) -> String {
 /// known here nothing is known against it: the coordinator may have been restored from a backup.
 async fn check(write: &mut Write, receipt: &Receipt) -> Result<(), NotTaken> {
     let Receipt { deployment, server, .. } = receipt;
-    let Some(row) = rollouts::deployment(&mut **write, deployment).await? else { return Ok(()) };
+    let Some(row) = rollouts::deployment(&mut **write, deployment).await? else {
+        return check_room(write, receipt).await;
+    };
     let is_of_another = row.digest.is_some_and(|digest| digest != receipt.manifest);
     if row.server != *server || row.rollout != receipt.rollout || is_of_another {
         let (server, deployment) = (server.clone(), deployment.clone());
@@ -200,6 +208,19 @@ async fn check(write: &mut Write, receipt: &Receipt) -> Result<(), NotTaken> {
         }
     }
     Ok(())
+}
+
+async fn check_room(write: &mut Write, Receipt { server, deployment, .. }: &Receipt) -> Result<(), NotTaken> {
+    // One that is here already takes no room, and is acknowledged again.
+    let others: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM receipts WHERE server = ?1 AND deployment <> ?2
+           AND deployment NOT IN (SELECT id FROM deployments)",
+    )
+    .bind(server.as_str())
+    .bind(deployment.as_str())
+    .fetch_one(&mut **write)
+    .await?;
+    if others >= UNKNOWN { Err(NotTaken::TooManyUnknown { server: server.clone() }) } else { Ok(()) }
 }
 
 async fn insert(

@@ -38,7 +38,8 @@ pub(super) async fn introduce(
             | NotTaken::OtherKey { .. }
             | NotTaken::Stranger { .. }
             | NotTaken::OtherDeployment { .. }
-            | NotTaken::UnknownStep { .. }),
+            | NotTaken::UnknownStep { .. }
+            | NotTaken::TooManyUnknown { .. }),
         ) => {
             tracing::warn!(%server, %error, "the key of its receipts is not taken");
             Ok(())
@@ -73,7 +74,8 @@ pub(super) async fn take(
             | NotTaken::OtherKey { .. }
             | NotTaken::Stranger { .. }
             | NotTaken::OtherDeployment { .. }
-            | NotTaken::UnknownStep { .. }),
+            | NotTaken::UnknownStep { .. }
+            | NotTaken::TooManyUnknown { .. }),
         ) => {
             tracing::warn!(%server, %error, "a receipt is not taken");
             Ok(None)
