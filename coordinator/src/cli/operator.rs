@@ -158,6 +158,12 @@ async fn join(text: &str, home: &Home, printer: &Printer) -> Result<()> {
     let address = token.enrolment.first().ok_or_else(|| Failure::new("the token has no address"))?;
     printer.note(&format!("joining {address} as {name} ({role}); its CA must be {}", token.ca_sha256))?;
 
+    // The token is good once: what cannot be kept is not asked for.
+    std::fs::create_dir_all(home.root()).at("create", home.root())?;
+    let probe = home.root().join(".join");
+    durable::replace_file(&probe, &[], 0o600).at("write", &probe)?;
+    std::fs::remove_file(&probe).at("remove", &probe)?;
+
     let (csr, key) = Identity::generate_csr().doing(|| "failed to make a key".into())?;
     let config = tls::client_config(None, token.ca_sha256).doing(|| "TLS".into())?;
     let answer = enroll(&token, csr, address, Arc::clone(&config)).await?;
@@ -175,7 +181,6 @@ async fn join(text: &str, home: &Home, printer: &Printer) -> Result<()> {
             answer.identity
         )));
     }
-    std::fs::create_dir_all(home.root()).at("create", home.root())?;
     durable::sync_dir(home.root()).at("keep", home.root())?;
     home.pin_trust_root(&root.0)?;
     identity.write(&home.operator_path()).at("write", &home.operator_path())?;

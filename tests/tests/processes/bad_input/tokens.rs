@@ -4,7 +4,7 @@ use std::{fs, process::Stdio, time::Duration};
 
 use consign_common::trust::{JoinRole, JoinToken};
 use consign_tests::{
-    scene::{Ran, binary},
+    scene::{Operator, Ran, binary},
     wait::until,
 };
 
@@ -86,4 +86,17 @@ fn a_token_works_once_in_its_time_for_its_name() {
         listed.as_array().unwrap().iter().map(|server| server["name"].as_str().unwrap()).collect();
     found.sort_unstable();
     assert_eq!(found, ["web-1", "web-3"]);
+}
+
+/// What a token is used for must find a place: it works once.
+#[test]
+fn a_home_that_cannot_be_made_uses_up_no_token() {
+    let scene = Scene::without_agents(&["app"], &["staging"]);
+    let token = scene.operator.ok(&["operator", "add", "pat", "--role", "viewer"]);
+    let at = |name: &str| Operator::of_home(&scene.directory.path().join(name));
+    fs::write(scene.directory.path().join("file"), "").unwrap();
+    assert_says(&at("file").run(&["operator", "join", token.trim()]), 1, &["failed to create"]);
+    assert_says(&at("pat").run(&["operator", "join", token.trim()]), 0, &["joined"]);
+    let left = names(&scene.directory.path().join("pat"));
+    assert!(left.iter().all(|name| name != ".join"), "{left:?}");
 }
