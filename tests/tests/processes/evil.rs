@@ -71,19 +71,6 @@ fn a_stolen_server() {
     assert!(failed.is_empty(), "these did not end as they must: {failed:?}");
 }
 
-/// T9: artifact A was approved, and the coordinator sends B in its place, or uses an approval again. On three servers, each
-/// with a past of its own: every one refuses.
-#[test]
-fn t9_an_approval_of_one_artifact_lets_no_server_run_another() {
-    let names = ["a19-approval-of-other-artifact", "a20-used-up", "a20-older-with-old-approvals"];
-    let chosen: Vec<Attack> = attacks().into_iter().filter(|attack| names.contains(&attack.name)).collect();
-    assert_eq!(chosen.len(), names.len());
-    for server in 1..=3 {
-        let failed = Runner::default().play(&chosen);
-        assert!(failed.is_empty(), "server {server}: these did not end as they must: {failed:?}");
-    }
-}
-
 #[test]
 fn the_page_is_what_the_binary_prints() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/attacks.md");
